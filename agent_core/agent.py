@@ -1,0 +1,140 @@
+"""What an agent is: a frozen definition that a worker publishes and a version that is the hash of all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from agent_core.errors import DefinitionError
+from agent_core.results import A_RESULT_LIMIT, RESULT_CHARS, is_result_limit
+from agent_core.tools import Registry, Tool
+from agent_core.types import Budget, Json
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+A_NAME = "1 to 64 letters, digits, _ and -, a letter first"
+SET_BY_THE_LOOP = frozenset({"model", "messages", "system", "tools", "max_tokens", "stream"})
+PRICED = frozenset({"cache_control", "inference_geo", "service_tier", "speed"})
+"""Parameters of a request that change its price, so that a reservation would no longer be its bound."""
+BUDGET = "a Budget with limits above 0: usd a decimal string, tokens and steps whole numbers, seconds a number"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    """An agent's definition. Raises DefinitionError at once when a field is wrong.
+
+    `model` is a model id of the Messages API, `max_tokens` caps each reply, `budget` is the default of its jobs,
+    `pool` names the workers that may run it. A tool result of more than `max_result_chars` characters is kept as an
+    artifact and previewed. `auto_approve` lists destructive tools that need no person.
+    `extra` goes into each request as it is (thinking, output_config and the like); what the loop sets itself and what
+    changes the price may not be in it.
+    """
+
+    name: str
+    instructions: str
+    model: str
+    tools: list[Tool] = field(default_factory=list)
+    description: str = ""
+    max_tokens: int = 4096
+    budget: Budget = field(default_factory=Budget)
+    pool: str = "default"
+    auto_approve: list[str] = field(default_factory=list)
+    parallel_tools: int = 8
+    max_result_chars: int = RESULT_CHARS
+    extra: Json = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check(_is_name(self.name), "name", A_NAME)
+        self._check(_is_text(self.instructions), "instructions", "a text")
+        self._check(_is_text(self.model), "model", "the id of a model")
+        self._check(isinstance(self.description, str), "description", "a text, or an empty one")
+        self._check(_is_count(self.max_tokens), "max_tokens", "a whole number above 0")
+        self._check(_is_name(self.pool), "pool", A_NAME)
+        self._check(_is_count(self.parallel_tools), "parallel_tools", "a whole number above 0")
+        self._check(is_result_limit(self.max_result_chars), "max_result_chars", A_RESULT_LIMIT)
+        self._check(isinstance(self.budget, Budget) and _sound(self.budget), "budget", BUDGET)
+        self._check(isinstance(self.tools, list | tuple), "tools", "a list of functions decorated with @tool")
+        for item in self.tools:
+            self._check(isinstance(item, Tool), "tools", "functions decorated with @tool", item)
+        names = [t.name for t in self.tools]
+        self._check(len(set(names)) == len(names), "tools", "tools with different names", names)
+        known = isinstance(self.auto_approve, list | tuple) and all(name in names for name in self.auto_approve)
+        self._check(known, "auto_approve", f"a list of names of its tools ({names})")
+        self._check(_is_json(self.extra), "extra", "a dictionary of plain JSON data")
+        fixed = sorted((SET_BY_THE_LOOP | PRICED) & self.extra.keys())
+        self._check(not fixed, "extra", f"none of {', '.join(fixed)}: the loop sets them, or they change the price")
+
+    def _check(self, ok: bool, field_name: str, accepted: str, value: Any = ...) -> None:
+        if not ok:
+            held = getattr(self, field_name) if value is ... else value
+            raise DefinitionError(f"agent {self.name!r}: {field_name} is {held!r}; expected {accepted}")
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.tools, self.max_result_chars)
+
+    def definition(self) -> Json:
+        """All that defines the agent, as plain JSON data."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "instructions": self.instructions,
+            "model": self.model,
+            "max_tokens": self.max_tokens,
+            "budget": self.budget.to_json(),
+            "pool": self.pool,
+            "auto_approve": sorted(self.auto_approve),
+            "parallel_tools": self.parallel_tools,
+            "max_result_chars": self.max_result_chars,
+            "extra": self.extra,
+            "tools": [t.definition() for t in sorted(self.tools, key=lambda t: t.name)],
+        }
+
+    @property
+    def version(self) -> str:
+        """The first 12 hexadecimal digits of the SHA-256 of the definition as canonical JSON."""
+        canonical = json.dumps(self.definition(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and NAME.fullmatch(value) is not None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and _is_number(value)
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return isinstance(value, dict)
+
+
+def _sound(budget: Budget) -> bool:
+    counts = all(limit is None or _is_count(limit) for limit in (budget.tokens, budget.steps))
+    return counts and _is_amount(budget.usd) and (budget.seconds is None or _is_number(budget.seconds))
+
+
+def _is_amount(value: object) -> bool:
+    if not isinstance(value, str):
+        return value is None
+    try:
+        amount = Decimal(value)
+    except InvalidOperation:
+        return False
+    return amount.is_finite() and amount > 0

@@ -1,0 +1,68 @@
+"""The faults of the loop. Expected endings are values (`types.Outcome`); these are raised.
+
+AgentError
+├── DefinitionError      an Agent or tool is defined wrongly; raised at import of the module that defines it
+├── ModelError           one attempt at a model call failed; says whether another attempt may succeed
+├── BudgetError          a scope refuses the reservation of a call
+├── UnknownPriceError    a model without a known price: refused before it is called
+├── StaleAttemptError    another attempt owns the job now; whoever sees it must stop at once
+└── ToolError            raised by a tool to tell the model, in words it can act on, what went wrong
+"""
+
+
+class AgentError(Exception):
+    """Base of every error that agent_core raises."""
+
+
+class DefinitionError(AgentError):
+    """An Agent or tool definition is wrong; the message names the field, what it holds and what is accepted."""
+
+
+class ModelError(AgentError):
+    """One attempt at a model call failed.
+
+    `code` is stable (`rate_limited`, `overloaded`, `server_error`, `connection`, `early_end`, `invalid_request`,
+    `authentication`, ...); `retryable` says whether the same call may succeed later; `retry_after` is in seconds.
+    """
+
+    def __init__(self, code: str, message: str, *, retryable: bool, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+class BudgetError(AgentError):
+    """The reservation does not fit into a scope's limit; nothing was reserved and no call was made."""
+
+    def __init__(self, scope: str, detail: str) -> None:
+        super().__init__(detail)
+        self.scope = scope
+
+
+class UnknownPriceError(AgentError):
+    """The model has no known price, so a budget could not be held."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"no price is known for model {model!r}, so its cost cannot be bounded; "
+            "name a model that genai-prices knows, or give the target a price of its own"
+        )
+        self.model = model
+
+
+class StaleAttemptError(AgentError):
+    """The job has been handed to another attempt; nothing this attempt writes is accepted any more."""
+
+
+class ToolError(AgentError):
+    """Raise it inside a tool to hand the model an error result.
+
+    `code` is a short stable word, `retryable` tells the model whether the same call may work later, and the message
+    reaches the model as it is: keep secrets out of it. Any other exception reaches the model by its class name alone.
+    """
+
+    def __init__(self, message: str, *, code: str = "tool_error", retryable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable

@@ -1,0 +1,85 @@
+"""What the loop asks of the world. `defaults` has the ports that need nothing; `worker.durable` the durable ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from agent_core.types import Effect, Entry, Json
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of a model: what the Messages API takes, nothing more."""
+
+    model: str
+    system: str
+    messages: list[Json]
+    tools: list[Json]
+    max_tokens: int
+    extra: Json = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Draft:
+    """A reply while it grows. Whatever ends the call, it holds what has arrived by then.
+
+    `usage` is the provider's own JSON; `stop_reason` stays None until the reply is whole.
+    """
+
+    content: list[Json] = field(default_factory=list)
+    usage: Json | None = None
+    stop_reason: str | None = None
+    started: bool = False
+    on_text: Callable[[str], None] | None = None
+
+
+class Model(Protocol):
+    """One target: a client and the server it speaks to."""
+
+    async def complete(self, request: Request, draft: Draft) -> None:
+        """Makes one attempt and fills `draft`. Raises `ModelError`; never retries by itself."""
+        ...
+
+    def price(self, model: str, usage: Json) -> int:
+        """What a usage costs in micro-dollars. Raises `UnknownPriceError`; ValueError when it cannot be read."""
+        ...
+
+    def worst_case(self, model: str, input_bytes: int, max_tokens: int) -> int:
+        """An upper bound of one call's price in micro-dollars. Raises `UnknownPriceError`."""
+        ...
+
+    @property
+    def price_version(self) -> str: ...
+
+
+class Journal(Protocol):
+    """The durable memory of a run."""
+
+    async def record(self, *entries: Entry) -> None:
+        """Makes the entries permanent, in order, all or none, before it returns.
+
+        Recording a `ModelStarted` reserves its price: raises `BudgetError` when a scope has no room. Raises
+        `StaleAttemptError` when this attempt no longer owns the job.
+        """
+        ...
+
+    def pause_requested(self) -> bool:
+        """Whether the run should stop at the next boundary between two steps."""
+        ...
+
+
+Decision = Literal["run", "ask", "deny"]
+
+
+class Approver(Protocol):
+    """Decides whether a tool call may run."""
+
+    def decide(self, name: str, input: Json, effect: Effect, call_id: str) -> Decision: ...
+
+
+class Events(Protocol):
+    """Live signals that nobody needs to keep."""
+
+    def text(self, step: int, delta: str) -> None: ...

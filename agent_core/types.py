@@ -1,0 +1,264 @@
+"""The plain types that every package shares: budget, usage, the journal's entries and the outcomes of a run.
+
+Money is integer micro-dollars (1 USD = 1,000,000) everywhere inside; `usd` turns it into the decimal string of the
+public surface. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any, ClassVar, Literal
+
+Json = dict[str, Any]
+Effect = Literal["read", "write", "destructive"]
+Verdict = Literal["happened", "not_happened"]
+
+MICROS = 1_000_000
+
+
+def usd(micros: int) -> str:
+    """The decimal string of an amount: `usd(12_300) == "0.0123"`."""
+    sign, amount = ("-", -micros) if micros < 0 else ("", micros)
+    whole, rest = divmod(amount, MICROS)
+    return f"{sign}{whole}.{rest:06d}".rstrip("0").rstrip(".") if rest else f"{sign}{whole}"
+
+
+def micros(amount: str | int | Decimal) -> int:
+    """Micro-dollars of a decimal amount in US dollars, rounded half to even at the sixth place."""
+    return int((Decimal(amount) * MICROS).to_integral_value(ROUND_HALF_EVEN))
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Hard limits of one job. None is no limit of that kind.
+
+    `usd` is a decimal string in US dollars, `tokens` counts input and output together, `steps` counts model turns and
+    `seconds` counts the time spent running (not queued or parked), over all attempts.
+    """
+
+    usd: str | None = "1.00"
+    tokens: int | None = None
+    steps: int | None = 25
+    seconds: float | None = 3600
+
+    @property
+    def micros(self) -> int | None:
+        return None if self.usd is None else micros(self.usd)
+
+    def override(self, changes: Mapping[str, Any]) -> Budget:
+        """This budget with the given fields replaced."""
+        return Budget(**{f.name: changes.get(f.name, getattr(self, f.name)) for f in fields(self)})
+
+    def to_json(self) -> Json:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a job has used so far. Token counts are the provider's; `cost` is in micro-dollars."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    cost: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+    def count(self, raw: Mapping[str, Any] | None) -> None:
+        """Adds one reply's usage as the Messages API reports it."""
+        for name, key in USAGE_FIELDS:
+            setattr(self, name, getattr(self, name) + int((raw or {}).get(key) or 0))
+
+
+USAGE_FIELDS = (
+    ("input_tokens", "input_tokens"),
+    ("output_tokens", "output_tokens"),
+    ("cache_read_tokens", "cache_read_input_tokens"),
+    ("cache_write_tokens", "cache_creation_input_tokens"),
+)
+"""Our name of each token count, and the Messages API's."""
+
+
+# ---- the journal's entries: what the loop records, in the order in which it happens
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStarted:
+    """An attempt at a model call is about to be made; its worst case is reserved by the act of recording it."""
+
+    TYPE: ClassVar[str] = "model.started"
+    call_id: str
+    step: int
+    model: str
+    reserved: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCompleted:
+    """A whole reply. Recording it settles the reservation and makes the turn permanent."""
+
+    TYPE: ClassVar[str] = "model.completed"
+    call_id: str
+    step: int
+    model: str
+    content: list[Json]
+    stop_reason: str
+    usage: Json | None
+    price_version: str
+    reserved: int
+    settled: int
+    reason: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailed:
+    """An attempt that gave no whole reply: refused, broken off or cancelled. Its reservation is settled as well."""
+
+    TYPE: ClassVar[str] = "model.failed"
+    call_id: str
+    step: int
+    model: str
+    code: str
+    message: str
+    usage: Json | None
+    price_version: str
+    reserved: int
+    settled: int
+    reason: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRequested:
+    """The intent to run a tool call, recorded before it runs."""
+
+    TYPE: ClassVar[str] = "tool.requested"
+    call_id: str
+    step: int
+    name: str
+    input: Json
+    effect: Effect
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCompleted:
+    """The result of a tool call, as the model will see it."""
+
+    TYPE: ClassVar[str] = "tool.completed"
+    call_id: str
+    step: int
+    name: str
+    content: str
+    is_error: bool
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReconciled:
+    """What became of a call that was interrupted between its intent and its result, and who said so.
+
+    A call that happened has its result beside this entry; one that did not may be run, under a new intent.
+    """
+
+    TYPE: ClassVar[str] = "tool.reconciled"
+    call_id: str
+    step: int
+    name: str
+    decision: Verdict
+    by: Literal["reconcile", "person"]
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequested:
+    """A tool call waits for a person."""
+
+    TYPE: ClassVar[str] = "approval.requested"
+    call_id: str
+    step: int
+    name: str
+    input: Json
+    effect: Effect
+
+
+Entry = ModelStarted | ModelCompleted | ModelFailed | ToolRequested | ToolCompleted | ToolReconciled | ApprovalRequested
+ENTRY_TYPES: dict[str, type[Entry]] = {
+    cls.TYPE: cls
+    for cls in (
+        ModelStarted,
+        ModelCompleted,
+        ModelFailed,
+        ToolRequested,
+        ToolCompleted,
+        ToolReconciled,
+        ApprovalRequested,
+    )
+}
+_FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in ENTRY_TYPES.values()}
+
+
+def entry_to_json(entry: Entry) -> Json:
+    """The entry's fields as plain JSON data; its type stands beside it, not in it."""
+    return {name: getattr(entry, name) for name in _FIELDS[type(entry)]}
+
+
+def entry_from_json(type_: str, data: Json) -> Entry | None:
+    """The entry of a journal line, or None for a line that is not the loop's (state changes and the like).
+
+    Fields that this version does not know are left out. Raises TypeError when one that it needs is missing.
+    """
+    cls = ENTRY_TYPES.get(type_)
+    return cls(**{name: data[name] for name in _FIELDS[cls] if name in data}) if cls else None
+
+
+# ---- how a run ends
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The agent gave its answer."""
+
+    output: str
+    stop_reason: str = "end_turn"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The run ended without an answer: a limit, a refusal, a cut reply. `output` is the partial result."""
+
+    stop_reason: str
+    detail: str
+    output: str | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The run needs a person: undecided approvals, or a tool call of which nobody knows whether it happened."""
+
+    stop_reason: Literal["approval", "needs_reconcile"]
+    calls: list[Json] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """The model is out of capacity for longer than a worker should wait; run again after `delay` seconds."""
+
+    delay: float
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A pause was asked for and the run stopped between two steps."""
+
+
+Outcome = Completed | Stopped | Suspended | Deferred | Paused

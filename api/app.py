@@ -1,0 +1,80 @@
+"""Puts the API together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api import docs, errors
+from api.deps import Services
+from api.guard import Guard
+from api.live import Hub
+from api.middleware import RequestMiddleware
+from api.routes import agents, events, files, health, job_actions, keys
+from api.routes import jobs as job_routes
+from api.settings import Settings
+from api.submission import Intake
+from jobs.agents import AgentCatalogue
+from jobs.files import FileStore
+from jobs.keyring import Keyring
+from jobs.link import RedisLink, connect
+from jobs.store import JobStore
+
+REDIS_SECONDS = 1.5
+"""How long Redis may be silent before a request is answered with 503."""
+DESCRIPTION = "Runs AI-agent jobs unattended: submit, follow, steer. Errors are problem documents with a stable `code`."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API. It connects to Redis when it is started, and not before."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services = _services(settings)
+        app.state.services = services
+        services.hub.start()
+        services.guard.start()
+        try:
+            yield
+        finally:
+            await services.hub.aclose()
+            await services.guard.aclose()
+            await services.link.aclose()
+
+    app = FastAPI(
+        title="Nightshift",
+        version="0.1.0",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+        responses=docs.REFUSALS,
+    )
+    errors.install(app)
+    docs.install(app)
+    app.add_middleware(RequestMiddleware)
+    for module in (job_routes, job_actions, events, keys, files, agents):
+        app.include_router(module.router, prefix="/v1")
+    app.include_router(health.router)
+    return app
+
+
+def _services(settings: Settings) -> Services:
+    link = RedisLink(connect(settings.redis_url, REDIS_SECONDS))
+    store = JobStore(link, settings.wait_replicas)
+    agents = AgentCatalogue(link)
+    files = FileStore(link, settings.files_location)
+    guard = Guard(link)
+    return Services(
+        settings=settings,
+        link=link,
+        store=store,
+        agents=agents,
+        keyring=Keyring(link, settings.admin_key.get_secret_value() if settings.admin_key else None),
+        files=files,
+        guard=guard,
+        intake=Intake(store, agents, files, guard),
+        hub=Hub(settings.redis_url),
+    )

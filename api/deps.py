@@ -1,0 +1,42 @@
+"""What the endpoints work with: one set of services for the process, made at start-up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.guard import Guard
+from api.live import Hub
+from api.settings import Settings
+from api.submission import Intake
+from jobs.agents import AgentCatalogue
+from jobs.files import FileStore
+from jobs.keyring import Keyring
+from jobs.link import RedisLink
+from jobs.store import JobStore
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything an endpoint may need."""
+
+    settings: Settings
+    link: RedisLink
+    store: JobStore
+    agents: AgentCatalogue
+    keyring: Keyring
+    files: FileStore
+    guard: Guard
+    intake: Intake
+    hub: Hub
+
+
+async def services(request: Request) -> Services:
+    """The process's services."""
+    found: Services = request.app.state.services
+    return found
+
+
+Deps = Annotated[Services, Depends(services)]

@@ -1,0 +1,96 @@
+"""What the OpenAPI description says of answers. Nothing here runs for a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from api.views import (
+    AgentDetail,
+    AgentView,
+    BatchView,
+    EventView,
+    ExplanationView,
+    FileView,
+    Health,
+    JobView,
+    KeyView,
+    LedgerRow,
+    NewKey,
+    Page,
+    Problem,
+    VersionView,
+)
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def _ok(model: Any, description: str, status: int = 200) -> Responses:
+    return {status: {"model": model, "description": description}}
+
+
+def _raw(description: str, *media_types: str) -> Responses:
+    return {200: {"description": description, "content": {media_type: {} for media_type in media_types}}}
+
+
+JOB_ACCEPTED = _ok(JobView, "The job is written down. `Location` says where it is.", 202)
+JOB_RUN = _ok(JobView, "The job has ended.") | _ok(JobView, "The job goes on.", 202)
+JOB = _ok(JobView, "The job.")
+JOB_ACTION = _ok(JobView, "The job as it is now.")
+JOBS = _ok(Page[JobView], "The newest first.")
+BATCH = _ok(BatchView, "One answer for each job.")
+EVENTS = _ok(Page[EventView], "The oldest first; or a stream of the same, each event's `data:` on one line.")
+EVENTS[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+EVENTS[204] = {"description": "The stream is over: the job has ended, and its last event was seen."}
+LEDGER = _ok(Page[LedgerRow], "In the order of the calls.")
+EXPLANATION = _ok(ExplanationView, "The gate.")
+FILES = _ok(Page[FileView], "The oldest first.")
+FILE_MADE = _ok(FileView, "The file is kept.", 201)
+DOWNLOAD = _raw("The content.", "application/octet-stream")
+AGENTS = _ok(Page[AgentView], "By name.")
+AGENT = _ok(AgentDetail, "The agent.")
+VERSIONS = _ok(Page[VersionView], "The newest first.")
+KEY_MADE = _ok(NewKey, "The key; its secret is shown this once.", 201)
+KEYS = _ok(Page[KeyView], "The oldest first.")
+REVOKED: Responses = {204: {"description": "The key is no more."}}
+HEALTH = _ok(Health, "The process is alive.")
+READY = _ok(Health, "A submission would be accepted.")
+METRICS = _raw("Prometheus's text format.", "text/plain")
+RAW_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}}
+REFUSALS: Responses = {
+    "default": {
+        "description": "A refusal. With 503 `Retry-After` says when to try again; nothing was half done.",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key with the same body is answered with the first answer, for 24 hours.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+
+
+def install(app: FastAPI) -> None:
+    """Makes the app describe its refusals and the Idempotency-Key of every POST."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                tags=app.openapi_tags,
+            )
+            problem = Problem.model_json_schema()
+            schema.setdefault("components", {}).setdefault("schemas", {})["Problem"] = problem
+            for operations in schema["paths"].values():
+                if "post" in operations:
+                    operations["post"].setdefault("parameters", []).append(IDEMPOTENCY_KEY)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,50 @@
+"""One answer for each Idempotency-Key, for the requests whose effect is not one write of the job store."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import Request, Response
+
+from api.auth import Caller
+from api.errors import problem_response, request_id_of, status_of
+from api.responses import REPLAYED
+from api.submission import fingerprinted, idempotency_of
+from jobs import idempotency
+from jobs.errors import JobsError
+
+Handler = Callable[[], Awaitable[Response]]
+
+
+async def once(request: Request, caller: Caller, handler: Handler, what: object = None) -> Response:
+    """The handler's answer, or the one that it gave when the request's Idempotency-Key first came.
+
+    `what` stands for the body where that is no JSON. An answer that asks for another try (503) is not kept. Raises
+    IdempotencyError for another body, ConflictError while the first request is under way.
+    """
+    given = idempotency_of(request)
+    if given is None:
+        return await handler()
+    body = await request.json() if what is None else what
+    link, marked = caller.services.link, fingerprinted(request, given, body)
+    first = await idempotency.begin(link, caller.tenant, marked)
+    if first is not None:
+        return Response(first.body, first.status, {**first.headers, **REPLAYED})
+    try:
+        answer = await _answer(request, handler)
+    except BaseException:
+        await idempotency.abandon(link, caller.tenant, marked)
+        raise
+    headers = {name: answer.headers[name] for name in ("content-type", "location") if name in answer.headers}
+    first = idempotency.Answer(answer.status_code, headers, bytes(answer.body))
+    await idempotency.keep(link, caller.tenant, marked, first)
+    return answer
+
+
+async def _answer(request: Request, handler: Handler) -> Response:
+    try:
+        return await handler()
+    except JobsError as exc:
+        if status_of(exc) >= 500:
+            raise
+        return problem_response(exc, request_id_of(request))

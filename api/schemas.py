@@ -1,0 +1,227 @@
+"""What clients send, strictly: no unknown fields, no coercion, no number that is not finite."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+from agent_core.types import micros, usd
+from jobs.keyring import Scope
+from jobs.records import Priority
+
+MAX_BATCH = 1000
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+LAST_YEAR = 2100
+NOT_YET = "Kept with the job and not acted on by this version; the job's `warnings` say so."
+DECIMAL = re.compile(r"\d{1,7}(\.\d{1,6})?")
+PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
+TenantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+FileId = Annotated[str, Field(pattern=r"^file_[0-9a-f]{1,64}$")]
+Word = Annotated[str, Field(min_length=1, max_length=128, pattern=PRINTABLE)]
+Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=PRINTABLE)]
+
+
+def parse_time(text: Any) -> int:
+    """The ms since the epoch of an RFC 3339 time with a zone. Raises ValueError."""
+    if not isinstance(text, str) or not RFC3339.fullmatch(text):
+        raise ValueError("expected a time like 2026-11-20T08:30:00Z, with a zone")
+    moment = datetime.fromisoformat(text.upper())
+    if not 1971 <= moment.year <= LAST_YEAR:
+        raise ValueError(f"the year must be between 1971 and {LAST_YEAR}")
+    return int(moment.timestamp() * 1000)
+
+
+def _dollars(amount: Any) -> Any:
+    text = repr(amount) if isinstance(amount, int | float) and not isinstance(amount, bool) else amount
+    if not isinstance(text, str) or not DECIMAL.fullmatch(text):
+        raise ValueError('expected dollars as a decimal string like "0.25", with at most 6 places')
+    return usd(micros(text))
+
+
+def _input(value: Any) -> Any:
+    if not (isinstance(value, dict) or (isinstance(value, str) and value.strip())):
+        raise ValueError("expected a text that is not empty, or an object")
+    return value
+
+
+def _web_address(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+        raise ValueError("expected an http or https URL without credentials")
+    return url
+
+
+Time = Annotated[
+    int, BeforeValidator(parse_time), WithJsonSchema({"type": "string", "format": "date-time", "title": "Time"})
+]
+Dollars = Annotated[
+    str,
+    BeforeValidator(_dollars),
+    WithJsonSchema({"type": "string", "pattern": DECIMAL.pattern, "examples": ["0.25"], "title": "US dollars"}),
+]
+Input = Annotated[
+    Any,
+    AfterValidator(_input),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, {"type": "object"}], "title": "Text or object"}),
+]
+Url = Annotated[str, Field(max_length=2000, pattern=r"^[!-~]+$"), AfterValidator(_web_address)]
+
+
+class Strict(BaseModel):
+    """Base of every request body."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class BudgetIn(Strict):
+    """Limits of one job. What is left out comes from the agent; null is no limit of that kind."""
+
+    usd: Dollars | None = None
+    tokens: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    seconds: Annotated[float, Field(gt=0, le=30 * 86_400)] | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """The limits that were given."""
+        return self.model_dump(exclude_unset=True)
+
+
+class WebhookIn(Strict):
+    """Where to report this job's events; all of them when `events` is left out."""
+
+    url: Url
+    events: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=50)] | None = None
+
+
+Text = Annotated[str, Field(min_length=1)]
+Tags = Annotated[list[Tag], Field(max_length=32)]
+Metadata = dict[str, Any]
+
+
+class Submission(Strict):
+    """One job to run."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"agent": "analyst", "input": "Which region sold most?", "budget": {"usd": "0.25"}}]
+        }
+    )
+
+    agent: Annotated[str, Field(min_length=1, max_length=64)]
+    input: Input
+    files: Annotated[list[FileId], Field(max_length=100)] = Field(default_factory=list)
+    session_id: Word | None = None
+    user: Word | None = None
+    priority: Priority = "default"
+    run_at: Time | None = None
+    expires_at: Time | None = None
+    budget: BudgetIn | None = None
+    webhook: Annotated[WebhookIn | None, Field(description=NOT_YET)] = None
+    tags: Tags = Field(default_factory=list)
+    metadata: Metadata = Field(default_factory=dict)
+    output_schema: Annotated[dict[str, Any] | None, Field(description=NOT_YET)] = None
+
+
+class Batch(Strict):
+    """Up to 1,000 submissions, each judged on its own."""
+
+    jobs: Annotated[list[Any], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class Nothing(Strict):
+    """An empty object: the action takes no fields."""
+
+
+class Retry(Strict):
+    """Limits to change for the retry."""
+
+    budget: BudgetIn | None = None
+
+
+class Fork(Strict):
+    """Which step to start from (0 is the bare input; the last one when left out), and what to change.
+
+    `message` is said by the user at that point; `input` needs step 0.
+    """
+
+    step: Annotated[int, Field(ge=0, le=10**6)] | None = None
+    message: Text | None = None
+    input: Input | None = None
+    budget: BudgetIn | None = None
+    priority: Priority | None = None
+    user: Word | None = None
+    tags: Tags | None = None
+    metadata: Metadata | None = None
+    run_at: Time | None = None
+    expires_at: Time | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """What the fork replaces in the job's specification."""
+        given = self.model_dump(exclude_unset=True, exclude={"step", "message", "budget"})
+        return {name: value for name, value in given.items() if value is not None}
+
+
+CallId = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class CallHappened(Strict):
+    """The call had its effect; `result` is what the model gets to see: a text as it is, anything else as JSON."""
+
+    call_id: CallId
+    decision: Literal["happened"]
+    result: Any
+
+
+class CallDidNotHappen(Strict):
+    """The call had no effect and will have none; it is run."""
+
+    call_id: CallId
+    decision: Literal["not_happened"]
+
+
+class Reconciliation(Strict):
+    """Either `decisions`, one for each call that the job waits for, or `stop: true`, which fails the job."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"decisions": [{"call_id": "toolu_1", "decision": "happened", "result": "paid, receipt 42"}]},
+                {"stop": True, "reason": "the customer was told"},
+            ]
+        }
+    )
+
+    decisions: (
+        Annotated[
+            list[Annotated[CallHappened | CallDidNotHappen, Field(discriminator="decision")]],
+            Field(min_length=1, max_length=1000),
+        ]
+        | None
+    ) = None
+    stop: bool = False
+    reason: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.decisions is None) != self.stop:
+            raise ValueError("give either decisions or stop")
+        if self.reason is not None and not self.stop:
+            raise ValueError("a reason goes with stop")
+        return self
+
+
+class KeyIn(Strict):
+    """A key to make. Only the bootstrap key may name another tenant."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=PRINTABLE)]
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=10)]
+    tenant: TenantName | None = None
+
+
+ListedStatus = Literal[
+    "scheduled", "queued", "running", "requires_action", "paused", "completed", "failed", "cancelled", "expired"
+]

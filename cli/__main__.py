@@ -1,0 +1,5 @@
+"""`python -m cli` is `nightshift`."""
+
+from cli.main import main
+
+main()

@@ -1,0 +1,121 @@
+"""The commands on API keys and agents."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from cli.options import AsJson, DataDir
+
+Tenant = Annotated[str | None, typer.Option("--tenant", help="Another tenant; for the bootstrap key alone.")]
+
+keys = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke. They need a key with the scope admin.")
+agents = typer.Typer(invoke_without_command=True, help="The agents that workers have published.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the groups of commands."""
+    app.add_typer(agents, name="agents")
+    app.add_typer(keys, name="keys")
+
+
+@keys.callback()
+def keys_options(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """API keys: create, list, revoke. They need a key with the scope admin."""
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is for.")],
+    scopes: Annotated[
+        list[str] | None,
+        typer.Option("--scope", help="A scope; may be repeated. [default: jobs:read jobs:write]", show_default=False),
+    ] = None,
+    tenant: Tenant = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make an API key. Its secret is shown this once."""
+    from cli import output
+    from cli.session import call
+
+    body: dict[str, Any] = {"name": name, "scopes": scopes or ["jobs:read", "jobs:write"]}
+    if tenant:
+        body["tenant"] = tenant
+    made = call(data_dir, lambda client: client.post("/v1/keys", body))
+    if as_json:
+        output.print_json(made)
+        return
+    output.say(f"{made['id']} for tenant {made['tenant']}: {', '.join(made['scopes'])}; the secret is shown this once:")
+    output.line(made["secret"])
+
+
+@keys.command("list")
+def list_keys(tenant: Tenant = None, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """List the API keys of the tenant, without their secrets."""
+    from cli import output
+    from cli.session import call
+
+    page = call(data_dir, lambda client: client.get("/v1/keys", {"tenant": tenant}))
+    if as_json:
+        output.print_json(page)
+        return
+    rows = [(k["id"], k["name"], f"{k['hint']}…", " ".join(k["scopes"]), k["created_at"]) for k in page["data"]]
+    output.print_table(("key", "name", "begins", "scopes", "created"), rows)
+
+
+@keys.command("revoke")
+def revoke_key(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key's id, like key_…")],
+    tenant: Tenant = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Revoke an API key; it stops working within two seconds."""
+    from cli import output
+    from cli.session import call
+
+    call(data_dir, lambda client: client.delete(f"/v1/keys/{quote(key, safe='')}", {"tenant": tenant}))
+    output.line(f"{key} revoked")
+
+
+@agents.callback()
+def agents_default(context: typer.Context, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """The agents that workers have published."""
+    if context.invoked_subcommand is None:
+        list_agents(as_json, data_dir)
+
+
+@agents.command("list")
+def list_agents(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """List the agents."""
+    from cli import output
+    from cli.session import call
+
+    page = call(data_dir, lambda client: client.get("/v1/agents"))
+    if as_json:
+        output.print_json(page)
+        return
+    rows = [
+        (a["name"], a["version"], a["workers"] or "none is live", a["model"], a["description"]) for a in page["data"]
+    ]
+    output.print_table(("agent", "version", "workers", "model", "description"), rows)
+
+
+@agents.command("show")
+def show_agent(
+    name: Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name.")],
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show an agent's definition."""
+    from cli import output
+    from cli.session import call
+
+    found = call(data_dir, lambda client: client.get(f"/v1/agents/{quote(name, safe='')}"))
+    if as_json:
+        output.print_json(found)
+        return
+    fields = {**found, "workers": found["workers"] or "none that is live runs it"}
+    output.print_fields((name, output.one_line(value, 300)) for name, value in fields.items() if value)

@@ -1,0 +1,52 @@
+"""How a command ends other than well. `main` prints the message as one line and exits with `exit_code`.
+
+CliError                 1  the command could not do what it was asked
+├── UsageError           2  wrong usage, or a request that the API refused
+│   └── RefusedError     2  the API's answer was a problem (RFC 9457)
+├── UnreachableError     3  the platform, or a part of it, does not answer
+└── ChildError           2  (in `children`) a process of the platform refuses its settings, or
+                         3  cannot be kept running
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class CliError(Exception):
+    """The command failed; the message says why and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(CliError):
+    """The command cannot be carried out as it was given."""
+
+    exit_code = 2
+
+
+class RefusedError(UsageError):
+    """The API refused the request. `problem` is its problem+json body."""
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        self.status = status
+        self.problem = problem
+        super().__init__(_sentence(status, problem))
+
+    @property
+    def code(self) -> str:
+        return str(self.problem.get("code", "error"))
+
+
+class UnreachableError(CliError):
+    """The platform does not answer."""
+
+    exit_code = 3
+
+
+def _sentence(status: int, problem: dict[str, Any]) -> str:
+    errors = [error for error in problem.get("errors") or [] if isinstance(error, dict)]
+    fields = [": ".join(str(e[name]) for name in ("field", "message") if e.get(name)) for e in errors]
+    if fields:  # the detail is the first of them
+        return "; ".join(fields)
+    return str(problem.get("detail") or problem.get("title") or f"the API answered {status}")

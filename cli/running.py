@@ -1,0 +1,51 @@
+"""Submitting a job and following one until it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+from urllib.parse import quote
+
+from cli import events, jobview, live, output
+from cli.client import Client, Json
+from cli.invocation import command
+
+FAILED = 1
+
+
+async def submit(client: Client, body: Json, files: Sequence[Path] = (), idempotency_key: str | None = None) -> Json:
+    """Uploads the files and submits the job; the job as it was accepted."""
+    stored = [await client.upload(path) for path in files]
+    headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
+    sent = {**body, **({"files": [record["id"] for record in stored]} if stored else {})}
+    return dict(await client.post("/v1/jobs", sent, headers=headers))
+
+
+async def get_job(client: Client, job_id: str) -> Json:
+    """The job as it is now."""
+    return dict(await client.get(f"/v1/jobs/{quote(job_id, safe='')}"))
+
+
+async def watch(client: Client, job_id: str, title: str, *, silent: bool) -> Json:
+    """Shows the job's progress until it has ended; the job as it ended."""
+    try:
+        with live.view(title, silent=silent) as view:
+            async with aclosing(events.follow(client, job_id)) as stream:
+                async for event in stream:
+                    view.show(event)
+    except asyncio.CancelledError:
+        output.say(f"the job goes on without us: {command(f'follow {job_id}')}")
+        raise
+    return await get_job(client, job_id)
+
+
+def finish(job: Json, *, as_json: bool) -> int:
+    """Prints the result of a job that has ended; the exit status of the command."""
+    if as_json:
+        output.print_json(job)
+    else:
+        output.say(jobview.ending(job))
+        jobview.print_output(job)
+    return 0 if job["status"] == "completed" else FAILED

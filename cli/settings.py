@@ -1,0 +1,120 @@
+"""What the command line reads from the environment; nothing else in this package does."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+from cli import datadir
+from cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
+
+T = TypeVar("T", bound="BaseSettings")
+DEFAULT_URL = "http://127.0.0.1:8080"
+DEFAULT_DATA_DIR = Path(".nightshift")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+MODEL_SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+"""What a worker needs for the real model."""
+SECRETS = (*MODEL_SECRETS, "NIGHTSHIFT_API_KEY", "NIGHTSHIFT_ADMIN_KEY")
+"""Variables that no process of the platform gets from here unless it needs them: tools run in some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the API is and the key to use; `url_from` says where the URL was found."""
+
+    url: str
+    key: str | None
+    url_from: str
+
+    @property
+    def local(self) -> bool:
+        return urlsplit(self.url).hostname in LOOPBACK
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the environment says about a platform to start. `agents` is as NIGHTSHIFT_AGENTS holds it."""
+
+    redis_url: str | None
+    admin_key: str | None
+    agents: str | None
+    model_base_url: str | None
+    model_key: bool
+    simulate: bool
+    drain_seconds: float
+    metrics_port: int | None
+
+
+def data_dir(option: Path | None) -> Path:
+    """The data directory: the option, else NIGHTSHIFT_DATA_DIR, else `.nightshift` here."""
+    return option or Path(os.environ.get("NIGHTSHIFT_DATA_DIR") or DEFAULT_DATA_DIR)
+
+
+def connection(data_dir_option: Path | None = None) -> Connection:
+    """The API to speak to. Raises UsageError for a URL that is none.
+
+    The keys of the platform on this machine are sent to this machine only.
+    """
+    directory = data_dir(data_dir_option)
+    url, url_from = os.environ.get("NIGHTSHIFT_URL"), "NIGHTSHIFT_URL"
+    if not url:
+        url, url_from = datadir.read_api_url(directory), str(directory / datadir.API_URL)
+    if not url:
+        url, url_from = DEFAULT_URL, "the default"
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"NIGHTSHIFT_URL is {url!r}; expected something like {DEFAULT_URL}")
+    key = os.environ.get("NIGHTSHIFT_API_KEY")
+    if not key and parts.hostname in LOOPBACK:
+        key = os.environ.get("NIGHTSHIFT_ADMIN_KEY") or datadir.read_admin_key(directory)
+    return Connection(url.rstrip("/"), key or None, url_from)
+
+
+def load(cls: type[T]) -> T:
+    """A process's settings. Raises UsageError with the line that names the wrong variable."""
+    from jobs import settings
+
+    try:
+        return settings.load(cls)
+    except settings.SettingsError as exc:
+        raise UsageError(str(exc)) from None
+
+
+def surroundings() -> Surroundings:
+    """What the environment says about a platform to start here. Raises UsageError."""
+    from api.settings import Settings as ApiSettings
+    from worker.settings import Settings
+
+    settings, api = load(Settings), load(ApiSettings)
+    return Surroundings(
+        redis_url=settings.redis_url if "redis_url" in settings.model_fields_set else None,
+        admin_key=api.admin_key.get_secret_value() if api.admin_key else None,
+        agents=os.environ.get("NIGHTSHIFT_AGENTS"),
+        model_base_url=settings.model_base_url,
+        model_key=settings.anthropic_api_key is not None,
+        simulate=settings.simulate,
+        drain_seconds=settings.drain_seconds,
+        metrics_port=settings.metrics_port,
+    )
+
+
+def child_environment(*, model_key: bool = False) -> dict[str, str]:
+    """The environment for a process that this one starts: no secret but, with `model_key`, the model's."""
+    kept = MODEL_SECRETS if model_key else ()
+    environment = {k: v for k, v in os.environ.items() if k in kept or k not in SECRETS}
+    root = Path(__file__).parent.parent
+    if (root / "pyproject.toml").is_file():  # a source tree that may not be installed
+        known = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join([str(root), *([known] if known else [])])
+    return environment
+
+
+def search_path() -> str | None:
+    """PATH."""
+    return os.environ.get("PATH")

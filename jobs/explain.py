@@ -1,0 +1,179 @@
+"""Why a job is not finished: the one gate that holds it at this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from agent_core.types import Json
+from jobs import keys
+from jobs.blobs import resolve
+from jobs.fleet import WorkerReport, workers
+from jobs.journal import Line, parse_line
+from jobs.link import RedisLink, milliseconds
+from jobs.queue import LEASE_MARGIN
+from jobs.records import Job, rfc3339
+from jobs.store import JobStore
+
+Gate = Literal[
+    "scheduled",
+    "queued_behind",
+    "session",
+    "no_worker",
+    "no_version",
+    "no_capacity",
+    "backoff",
+    "paused",
+    "requires_action",
+    "running",
+    "ended",
+]
+NEWEST = 64
+"""Journal lines looked at, from the end."""
+
+
+async def explain(store: JobStore, link: RedisLink, job: Job) -> Json:
+    """Which gate holds the job, in a word and in a sentence, with what there is to know about it.
+
+    `place` is the number of jobs before it in its queue, `workers` the number of live workers that serve its pool.
+    """
+    if job.ended:
+        return _answer(job, "ended", f"it is {job.status}: {job.stop_reason or 'no reason was recorded'}")
+    newest = await _newest(link, job)
+    since = newest[0].ms if newest else job.created_ms
+    match job.status:
+        case "scheduled":
+            return _answer(
+                job, "scheduled", f"it is to start at {rfc3339(job.spec.run_at)}", next_at=rfc3339(job.spec.run_at)
+            )
+        case "paused":
+            return _answer(job, "paused", "it was paused, and waits to be resumed", since=rfc3339(since))
+        case "requires_action":
+            calls = newest[0].data.get("calls", []) if newest else []
+            detail, known = _action(job, calls, newest), {"stop_reason": job.stop_reason, "calls": calls}
+            return _answer(job, "requires_action", detail, since=rfc3339(since), **known)
+        case "running":
+            return await _running(link, job, newest)
+        case _:
+            return await _queued(store, link, job, newest)
+
+
+def _answer(job: Job, gate: Gate, detail: str, **more: Any) -> Json:
+    known = {"place": None, "since": rfc3339(job.ended_ms or job.created_ms), "workers": None, "next_at": None}
+    return {"job_id": job.id, "status": job.status, "gate": gate, "detail": detail} | known | more
+
+
+async def _newest(link: RedisLink, job: Job) -> list[Line]:
+    """The newest lines of the journal, the newest first."""
+    found = await link.command("XREVRANGE", keys.journal(job.id), "+", "-", "COUNT", NEWEST)
+    return await resolve(link, [parse_line(item) for item in found])
+
+
+def _action(job: Job, calls: Sequence[Json], newest: Sequence[Line]) -> str:
+    if job.stop_reason == "needs_reconcile":
+        names = ", ".join(sorted({call["tool"] for call in calls})) or "a tool"
+        return f"a call of {names} may or may not have happened, and a person has to say which (reconcile)"
+    decided = {line.data.get("call_id") for line in newest if line.type in ("approval.decided", "tool.completed")}
+    asked = [line.data for line in newest if line.type == "approval.requested" and line.data["call_id"] not in decided]
+    names = ", ".join(sorted({str(data["name"]) for data in asked})) or "an action"
+    return f"a person has to approve {names}"
+
+
+# ---- running
+
+
+async def _running(link: RedisLink, job: Job, newest: Sequence[Line]) -> Json:
+    step = max((line.data["step"] for line in newest if "step" in line.data), default=0)
+    doing = _doing(newest)
+    lease = await link.command("ZSCORE", keys.rq_wip(job.queue), f"{job.id}:{job.token}")
+    asked = f"; a {job.flag} was asked for" if job.flag else ""
+    return _answer(
+        job,
+        "running",
+        f"attempt {job.attempts} runs on {job.worker}, step {step}: {doing['what']}{asked}",
+        since=rfc3339(job.since_ms),
+        attempt=job.attempts,
+        worker=job.worker,
+        step=step,
+        doing=doing,
+        lease_ends_at=rfc3339(int((float(lease) - LEASE_MARGIN) * 1000)) if lease is not None else None,
+    )
+
+
+def _doing(newest: Sequence[Line]) -> Json:
+    """What the newest lines say is open: a model call, or tool calls."""
+    closed: set[str] = set()
+    tools: list[Line] = []
+    for line in newest:
+        match line.type:
+            case "model.completed" | "model.failed" | "tool.completed":
+                closed.add(line.data["call_id"])
+            case "model.started" if line.data["call_id"] not in closed:
+                model = line.data["model"]
+                return {"kind": "model", "what": f"waits for {model}", "model": model, "since": rfc3339(line.ms)}
+            case "tool.requested" if line.data["call_id"] not in closed:
+                tools.append(line)
+            case "job.started":
+                break
+            case _:
+                pass
+    if tools:
+        names = sorted({str(line.data["name"]) for line in tools})
+        what = f"runs {', '.join(names)}"
+        return {"kind": "tool", "what": what, "tools": names, "since": rfc3339(tools[-1].ms)}
+    return {"kind": "loop", "what": "between two calls", "since": rfc3339(newest[0].ms) if newest else None}
+
+
+# ---- queued
+
+
+async def _queued(store: JobStore, link: RedisLink, job: Job, newest: Sequence[Line]) -> Json:
+    since, due = await _waiting_times(link, job)
+    now = milliseconds()
+    if due is not None and due > now:
+        why = newest[0].data.get("detail") or newest[0].data.get("why") if newest else None
+        detail = f"it was put off until {rfc3339(due)}{f': {why}' if why else ''}"
+        return _answer(job, "backoff", detail, since=rfc3339(since), next_at=rfc3339(due))
+    ahead = await _ahead_in_session(link, job)
+    if ahead is not None:
+        detail = f"its session runs one job at a time, and {ahead} is before it"
+        return _answer(job, "session", detail, since=rfc3339(since), ahead=ahead)
+    return await _for_a_worker(store, link, job, since)
+
+
+async def _waiting_times(link: RedisLink, job: Job) -> tuple[int, int | None]:
+    since = await link.command("ZSCORE", keys.QUEUED, job.id)
+    due = await link.command("ZSCORE", keys.DUE, job.id)
+    return (job.created_ms if since is None else int(float(since))), (None if due is None else int(float(due)))
+
+
+async def _ahead_in_session(link: RedisLink, job: Job) -> str | None:
+    if job.spec.session_id is None:
+        return None
+    first = await link.command("LINDEX", keys.session_jobs(job.tenant, job.spec.session_id), 0)
+    return first.decode() if first is not None and first.decode() != job.id else None
+
+
+async def _for_a_worker(store: JobStore, link: RedisLink, job: Job, since: int) -> Json:
+    pool, version = job.spec.pool, f"{job.spec.agent}@{job.spec.agent_version}"
+    serving = [worker for worker in await workers(link) if pool in worker.pools and not worker.draining]
+    able = [worker for worker in serving if version in worker.versions]
+    place = await store.tickets.place(job)
+    gate, detail = _gate(pool, version, serving, able, place)
+    if await link.command("EXISTS", keys.RQ_SUSPENDED):
+        gate, detail = "paused", "all workers are suspended (rq suspend)"
+    return _answer(job, gate, detail, place=place, since=rfc3339(since), workers=len(serving))
+
+
+def _gate(
+    pool: str, version: str, serving: Sequence[WorkerReport], able: Sequence[WorkerReport], place: int | None
+) -> tuple[Gate, str]:
+    if not serving:
+        return "no_worker", f"no live worker serves the pool {pool}"
+    if not able:
+        return "no_version", f"{len(serving)} live worker(s) serve the pool {pool}, and none can run {version}"
+    busy, slots = sum(worker.running for worker in able), sum(worker.concurrency for worker in able)
+    before = "it is next in its queue" if not place else f"{place} job(s) are before it in its queue"
+    if busy >= slots:
+        return "no_capacity", f"all {slots} slots of {len(able)} worker(s) are taken; {before}"
+    return "queued_behind", f"{before}; {slots - busy} of {slots} slots are free"

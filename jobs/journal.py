@@ -1,0 +1,110 @@
+"""The journal: one append-only stream per job. It is the checkpoint, the event feed, the ledger and the audit log."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from agent_core.types import Entry, Json, entry_from_json, usd
+from jobs.errors import InvalidError
+from jobs.records import rfc3339
+
+EVENT_ID = re.compile(r"(?:evt_)?([0-9]{1,15})(?:-([0-9]{1,10}))?")
+FIRST = "0-0"
+LAST_EVENTS = frozenset({"job.completed", "job.failed", "job.cancelled", "job.expired"})
+"""Event types after which a job's stream ends, unless it is retried."""
+MONEY_FIELDS = {"reserved": "reserved_usd", "settled": "settled_usd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a journal. `id` is the stream's, `attempt` is 0 for what no attempt wrote."""
+
+    id: str
+    type: str
+    attempt: int
+    data: Json
+
+    @property
+    def ms(self) -> int:
+        return int(self.id.partition("-")[0])
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The id as numbers, which compare as the stream orders them."""
+        ms, _, number = self.id.partition("-")
+        return int(ms), int(number or 0)
+
+    def entry(self) -> Entry | None:
+        """The loop's entry, or None when the line is not the loop's."""
+        return entry_from_json(self.type, self.data)
+
+    def to_event(self, job_id: str) -> Json:
+        """The line as the API shows it; money becomes decimal strings."""
+        data = {MONEY_FIELDS.get(k, k): usd(v) if k in MONEY_FIELDS else v for k, v in self.data.items()}
+        return {
+            "id": f"evt_{self.id}",
+            "type": self.type,
+            "job_id": job_id,
+            "attempt": self.attempt,
+            "created_at": rfc3339(self.ms),
+            "data": data,
+        }
+
+
+def parse_line(item: Any) -> Line:
+    """A line from an element of XRANGE's answer."""
+    line_id, flat = item
+    pairs = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
+    return Line(line_id.decode(), pairs[b"t"].decode(), int(pairs[b"a"]), json.loads(pairs[b"d"]))
+
+
+def parse_event_id(text: str | None) -> str:
+    """The stream id of an event id as clients send it back; the beginning for None.
+
+    Raises InvalidError.
+    """
+    if not text:
+        return FIRST
+    match = EVENT_ID.fullmatch(text.strip())
+    if match is None:
+        raise InvalidError(
+            f"{text[:80]!r} is no event id; expected one like evt_1700000000000-0", code="invalid_event_id"
+        )
+    return f"{match[1]}-{match[2] or 0}"
+
+
+def dump(data: Json) -> str:
+    """An entry's data as it is written."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def ledger_rows(job_id: str, lines: Iterable[Line]) -> list[Json]:
+    """The money rows of a job: one for each attempt at a model call, an open reservation included.
+
+    Lines of attempt 0 were copied by a fork and were paid for by another job.
+    """
+    rows: dict[str, Json] = {}
+    for line in lines:
+        if line.attempt == 0 or line.type not in ("model.started", "model.completed", "model.failed"):
+            continue
+        data = line.data
+        closed = line.type != "model.started"
+        rows[data["call_id"]] = {
+            "id": data["call_id"],
+            "job_id": job_id,
+            "attempt": line.attempt,
+            "step": data["step"],
+            "kind": "model",
+            "model": data["model"],
+            "usage": data.get("usage"),
+            "price_version": data.get("price_version"),
+            "reserved_usd": usd(data["reserved"]),
+            "settled_usd": usd(data["settled"]) if closed else None,
+            "reason": data["reason"] if closed else "reserved",
+            "created_at": rfc3339(line.ms),
+        }
+    return list(rows.values())

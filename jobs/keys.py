@@ -1,0 +1,174 @@
+"""Every Redis key of the platform. Ours begin with `ns:`; those under `rq:` are RQ's and have the names that RQ gives
+them, so that its own tools see our queues.
+"""
+
+from __future__ import annotations
+
+PREFIX = "ns:"
+
+# ---- jobs
+QUEUED = f"{PREFIX}queued"
+"""Sorted set: every queued job by the time in ms since when it waits. A job in it without a ticket gets a new one."""
+DUE = f"{PREFIX}due"
+"""Sorted set: jobs that wait for a time, by that time in ms."""
+EXPIRING = f"{PREFIX}expiring"
+"""Sorted set: jobs with an `expires_at`, by that time in ms."""
+STATS = f"{PREFIX}stats"
+"""Hash: fleet-wide counters; see `jobs.stats`."""
+AGENTS = f"{PREFIX}agents"
+"""Hash: the current version of each published agent by its name."""
+WORKERS = f"{PREFIX}workers"
+"""Sorted set: live workers by their last heartbeat in ms."""
+DEAD_LETTERS = f"{PREFIX}dead_letters"
+"""List: ids of records that could not be read."""
+ENDED = f"{PREFIX}ended"
+"""Sorted set: every job that has ended and was not pruned, by the time of its end in ms."""
+FILES = f"{PREFIX}files"
+"""Sorted set: uploaded files that no job names, by the time of their upload in ms."""
+UNNAMED = f"{PREFIX}unnamed"
+"""Sorted set: contents that no file's record names, as the keys of their empty sets, by the time in ms since when."""
+PROBE = f"{PREFIX}probe"
+"""String: written to find out whether Redis takes writes."""
+JOB_PREFIX = f"{PREFIX}job:"
+JOURNAL_PREFIX = f"{PREFIX}journal:"
+CHANNEL_PREFIX = f"{PREFIX}events:"
+CONTENT_PREFIX = f"{PREFIX}content:"
+
+
+def job(job_id: str) -> str:
+    """Hash: the job's record."""
+    return JOB_PREFIX + job_id
+
+
+def journal(job_id: str) -> str:
+    """Stream: all that happened to the job."""
+    return JOURNAL_PREFIX + job_id
+
+
+def blob(sha256: str) -> str:
+    """Hash: `data`, what an entry has too much of for its stream, and `jobs`, how many jobs' journals refer to it."""
+    return f"{PREFIX}blob:{sha256}"
+
+
+def job_blobs(job_id: str) -> str:
+    """Set: keys of the blobs that the job's journal refers to."""
+    return f"{PREFIX}blobs:{job_id}"
+
+
+def channel(job_id: str) -> str:
+    """Pub/sub channel: an empty message says that the journal grew; anything else is a live event as JSON."""
+    return CHANNEL_PREFIX + job_id
+
+
+def all_jobs(tenant: str) -> str:
+    """Sorted set: every job of a tenant by creation time in ms."""
+    return f"{PREFIX}jobs:{tenant}:all"
+
+
+def open_jobs(tenant: str) -> str:
+    """Sorted set: jobs of a tenant that have not ended, by creation time in ms."""
+    return f"{PREFIX}jobs:{tenant}:open"
+
+
+def ended_jobs(tenant: str, status: str) -> str:
+    """Sorted set: jobs of a tenant that ended in a status, by creation time in ms."""
+    return f"{PREFIX}jobs:{tenant}:{status}"
+
+
+def session_jobs(tenant: str, session_id: str) -> str:
+    """List: unfinished jobs of a session, in the order in which they run."""
+    return f"{PREFIX}session:{tenant}:{session_id}:jobs"
+
+
+def idempotency(tenant: str, digest: str) -> str:
+    """Hash: the first answer to an idempotency key, for 24 hours."""
+    return f"{PREFIX}idempotency:{tenant}:{digest}"
+
+
+def agent_version(name: str, version: str) -> str:
+    """String: an agent's published definition as JSON."""
+    return f"{PREFIX}agent:{name}:{version}"
+
+
+def agent_versions(name: str) -> str:
+    """Sorted set: an agent's versions by the time of their first publication in ms."""
+    return f"{PREFIX}agent:{name}:versions"
+
+
+def worker(name: str) -> str:
+    """Hash: what a live worker serves; it expires with the worker."""
+    return f"{PREFIX}worker:{name}"
+
+
+def wake(pool: str) -> str:
+    """List: one element for each recent ticket of a pool; an idle worker blocks on it."""
+    return f"{PREFIX}wake:{pool}"
+
+
+def file(file_id: str) -> str:
+    """Hash: `record` of an uploaded file or an artifact, the key of its `content`, and how many `jobs` name it."""
+    return f"{PREFIX}file:{file_id}"
+
+
+def content(sha256: str) -> str:
+    """Set: ids of the files whose content it is."""
+    return f"{CONTENT_PREFIX}{sha256}"
+
+
+def content_lock(sha256: str) -> str:
+    """String: a pruner is deleting the content at this moment."""
+    return f"{PREFIX}content_lock:{sha256}"
+
+
+def job_files(job_id: str) -> str:
+    """Set: ids of the job's artifacts."""
+    return f"{PREFIX}artifacts:{job_id}"
+
+
+def api_key(digest: str) -> str:
+    """Hash: an API key, under the SHA-256 of its secret."""
+    return f"{PREFIX}key:{digest}"
+
+
+def api_keys(tenant: str) -> str:
+    """Hash: digests of a tenant's API keys by their ids."""
+    return f"{PREFIX}keys:{tenant}"
+
+
+# ---- RQ's own
+
+RQ_QUEUES = "rq:queues"
+RQ_SUSPENDED = "rq:suspended"
+RQ_QUEUE_PREFIX = "rq:queue:"
+RQ_WIP_PREFIX = "rq:wip:"
+RQ_JOB_PREFIX = "rq:job:"
+RQ_EXECUTION_PREFIX = "rq:execution:"
+RQ_EXECUTIONS_PREFIX = "rq:executions:"
+RQ_REGISTRIES = {"completed": "finished", "failed": "failed"}
+"""RQ's registry of what ended in one of our statuses; of the others it says that they were canceled."""
+
+
+def rq_queue(queue: str) -> str:
+    return RQ_QUEUE_PREFIX + queue
+
+
+def rq_wip(queue: str) -> str:
+    """Sorted set: `job:execution` of what runs; the score is the end of the lease plus `queue.LEASE_MARGIN`."""
+    return RQ_WIP_PREFIX + queue
+
+
+def rq_registry(status: str, queue: str) -> str:
+    """Sorted set: jobs that ended, in RQ's words, by the time in seconds at which RQ forgets them."""
+    return f"rq:{RQ_REGISTRIES.get(status, 'canceled')}:{queue}"
+
+
+def rq_job(job_id: str) -> str:
+    return RQ_JOB_PREFIX + job_id
+
+
+def rq_execution(job_id: str, token: str) -> str:
+    return f"{RQ_EXECUTION_PREFIX}{job_id}:{token}"
+
+
+def rq_executions(job_id: str) -> str:
+    return RQ_EXECUTIONS_PREFIX + job_id

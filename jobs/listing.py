@@ -1,0 +1,171 @@
+"""Pages of a tenant's jobs, the newest first.
+
+A page ends at a place, (creation time, id), and the next one goes on below it; so jobs that come, end or change
+between two pages are neither skipped nor repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import structlog
+
+from jobs import keys
+from jobs.errors import InvalidError
+from jobs.link import RedisLink
+from jobs.records import Job
+from jobs.status import ENDED, Status
+from jobs.store import JobStore
+
+log = structlog.get_logger(__name__)
+
+SCAN_CHUNK = 200
+MOST_SCANNED = 10_000
+"""Jobs looked at for one page; a page of a rare filter may therefore be short, or empty, and still have a cursor."""
+CURSOR = re.compile(r"(\d{1,15}) ([A-Za-z0-9_-]{1,80})")
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which jobs to list; None lists all. Times are ms since the epoch, the later one excluded."""
+
+    status: Status | None = None
+    agent: str | None = None
+    tag: str | None = None
+    session_id: str | None = None
+    user: str | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+
+    @property
+    def by_record(self) -> bool:
+        """Whether the index alone does not decide."""
+        asked = (self.agent, self.tag, self.session_id, self.user)
+        return any(value is not None for value in asked) or (self.status is not None and self.status not in ENDED)
+
+
+class Place(NamedTuple):
+    """Where a job stands in the order of creation."""
+
+    created_ms: int
+    job_id: str
+
+    def cursor(self) -> str:
+        """The place as clients send it back."""
+        return base64.urlsafe_b64encode(f"{self.created_ms} {self.job_id}".encode()).decode().rstrip("=")
+
+
+def parse_cursor(text: str) -> Place:
+    """The place of a cursor. Raises InvalidError."""
+    try:
+        decoded = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+        match = CURSOR.fullmatch(decoded)
+    except (binascii.Error, ValueError):
+        match = None
+    if match is None:
+        raise InvalidError("`after` is no cursor; send the next_cursor of the page before", code="invalid_cursor")
+    return Place(int(match[1]), match[2])
+
+
+async def list_jobs(
+    store: JobStore,
+    tenant: str,
+    filters: Filters,
+    *,
+    limit: int,
+    after: str | None = None,
+    chunk_size: int = SCAN_CHUNK,
+    most_scanned: int = MOST_SCANNED,
+) -> tuple[list[Job], str | None]:
+    """Up to `limit` jobs below a cursor, and the cursor of the next page, None at the end. Raises InvalidError.
+
+    The index is read in chunks of `chunk_size`, up to `most_scanned` jobs for one page.
+    """
+    start = parse_cursor(after) if after else None
+    found: list[Place] = []
+    scanned = 0
+    last: Place | None = None
+    async for chunk in _places(store.link, _index(tenant, filters), filters, start, chunk_size):
+        for place, matches in zip(chunk, await _match(store.link, chunk, filters), strict=True):
+            if matches and len(found) == limit:
+                return await _jobs(store, found), found[-1].cursor()
+            if matches:
+                found.append(place)
+            last = place
+        scanned += len(chunk)
+        if scanned >= most_scanned and last is not None:
+            return await _jobs(store, found), last.cursor()
+    return await _jobs(store, found), None
+
+
+def _index(tenant: str, filters: Filters) -> str:
+    if filters.status is None:
+        return keys.all_jobs(tenant)
+    return keys.ended_jobs(tenant, filters.status) if filters.status in ENDED else keys.open_jobs(tenant)
+
+
+async def _places(
+    link: RedisLink, index: str, filters: Filters, start: Place | None, count: int
+) -> AsyncIterator[list[Place]]:
+    """The places of an index below `start`, in chunks. Jobs of one ms stand in the order of their ids."""
+    lowest = "-inf" if filters.created_after is None else str(filters.created_after)
+    highest = "+inf" if filters.created_before is None else f"({filters.created_before}"
+    below = start
+    while True:
+        top = highest
+        if below is not None and (filters.created_before is None or below.created_ms < filters.created_before):
+            top = str(below.created_ms)
+        answer = await link.command("ZREVRANGEBYSCORE", index, top, lowest, "WITHSCORES", "LIMIT", 0, count)
+        found = [Place(int(score), member.decode()) for member, score in answer]
+        chunk = [place for place in found if below is None or place < below]
+        if chunk:
+            below = chunk[-1]
+            yield chunk
+        elif len(found) < count:
+            return
+        else:
+            count *= 2  # more jobs of one ms than a chunk holds
+
+
+async def _match(link: RedisLink, places: list[Place], filters: Filters) -> list[bool]:
+    if not filters.by_record:
+        return [True] * len(places)
+    records = await asyncio.gather(
+        *(link.command("HMGET", keys.job(place.job_id), "status", "agent", "session_id", "spec") for place in places)
+    )
+    return [_fits(record, filters) for record in records]
+
+
+def _fits(record: list[bytes | None], filters: Filters) -> bool:
+    status, agent, session_id, spec = ((field or b"").decode(errors="replace") for field in record)
+    wanted = ((filters.status, status), (filters.agent, agent), (filters.session_id, session_id))
+    if any(value is not None and value != held for value, held in wanted):
+        return False
+    if filters.tag is None and filters.user is None:
+        return True
+    try:
+        asked = json.loads(spec)
+    except ValueError:
+        return False
+    return (filters.tag is None or filters.tag in asked["tags"]) and filters.user in (None, asked["user"])
+
+
+async def _jobs(store: JobStore, places: list[Place]) -> list[Job]:
+    """The jobs of some places; one whose record is gone or damaged is left out."""
+    results = await asyncio.gather(*(store.get_many([place.job_id]) for place in places), return_exceptions=True)
+    jobs: list[Job] = []
+    for place, result in zip(places, results, strict=True):
+        if isinstance(result, ValueError):
+            log.error("damaged record", job_id=place.job_id, error=str(result))
+        elif isinstance(result, BaseException):
+            raise result
+        elif result[0] is not None:
+            jobs.append(result[0])
+    return jobs

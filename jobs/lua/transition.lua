@@ -1,0 +1,87 @@
+-- transition: moves a job from one status to another: status, event, indexes, counters and RQ's own record together.
+-- KEYS  1 record  2 journal  3 QUEUED  4 DUE  5 EXPIRING  6 open index  7 ended index of the target
+--       8 ended index of the source (any key when the source is not an ended status)  9 session's jobs  10 STATS
+--       11 rq wip  12 rq execution  13 rq executions  14 rq job  15 rq registry of the ending that is made or undone
+--       16 ENDED  17 job's blobs  18 blob that the event's data refers to (any key when it refers to none)
+-- ARGV  1 job id  2 sources (JSON object)  3 target  4 ended statuses (JSON object)  5 event type  6 event data
+--       7 channel  8 token of the attempt ('' for none)  9 '1': only when the lease has ended  10 lease margin (s)
+--       11 due time in ms (0 for none; negative: that many ms from now)  12 stop reason ('' for none)
+--       13 '1': count a lost worker  14 the status that KEYS[8] was made for  15 stats field of an ending ('' for none)
+--       16 the blob's content ('' for none)  17.. pairs of record field and value
+-- returns {'moved', id of the entry, next job of the session or '', 1: a cancel that was asked for is still to be made}
+--       | {'refused', status} | {'stale'} | {'missing'} | {'alive'} the lease has not ended
+local record = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'since_ms', 'session_id', 'created_ms', 'cancel')
+local status, token = record[1], record[2] or ''
+if not status then return { 'missing' } end
+if ARGV[8] ~= '' and token ~= ARGV[8] then return { 'stale' } end
+local sources, ended = cjson.decode(ARGV[2]), cjson.decode(ARGV[4])
+if not sources[status] or (ended[status] and status ~= ARGV[14]) then return { 'refused', status } end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local member = ARGV[1] .. ':' .. token
+if ARGV[9] == '1' then
+  local score = redis.call('ZSCORE', KEYS[11], member)
+  if score and tonumber(score) - ARGV[10] >= time[1] + time[2] / 1000000 then return { 'alive' } end
+end
+
+local target, session = ARGV[3], record[5] and record[5] ~= ''
+if status == 'running' then
+  redis.call('HINCRBY', KEYS[1], 'ran_ms', now - record[4])
+  redis.call('HDEL', KEYS[1], 'token', 'worker', 'since_ms')
+  redis.call('ZREM', KEYS[11], member)
+  redis.call('DEL', KEYS[12])
+  redis.call('ZREM', KEYS[13], token)
+elseif status == 'queued' then
+  redis.call('ZREM', KEYS[3], ARGV[1])
+end
+redis.call('ZREM', KEYS[4], ARGV[1])
+if ended[status] then
+  redis.call('HDEL', KEYS[1], 'ended_ms', 'stop_reason', 'end_id', 'lost')
+  redis.call('ZREM', KEYS[8], ARGV[1])
+  redis.call('ZREM', KEYS[15], ARGV[1])
+  redis.call('ZREM', KEYS[16], ARGV[1])
+  redis.call('ZADD', KEYS[6], record[6], ARGV[1])
+end
+
+if ARGV[16] ~= '' then
+  if redis.call('SADD', KEYS[17], KEYS[18]) == 1 then redis.call('HINCRBY', KEYS[18], 'jobs', 1) end
+  redis.call('HSETNX', KEYS[18], 'data', ARGV[16])
+end
+local entry = redis.call('XADD', KEYS[2], '*', 't', ARGV[5], 'a', record[3] or 0, 'd', ARGV[6])
+redis.call('HSET', KEYS[1], 'status', target, unpack(ARGV, 17))
+if ARGV[12] ~= '' then redis.call('HSET', KEYS[1], 'stop_reason', ARGV[12]) else redis.call('HDEL', KEYS[1], 'stop_reason') end
+if ARGV[13] == '1' then redis.call('HINCRBY', KEYS[1], 'lost', 1) end
+-- what was asked of a running attempt stands until it is done, over any move that leaves it undone
+if ended[target] then redis.call('HDEL', KEYS[1], 'cancel', 'pause') end
+if target == 'paused' then redis.call('HDEL', KEYS[1], 'pause') end
+local known = redis.call('EXISTS', KEYS[14]) == 1
+if known then
+  local words = ended[target] and string.match(KEYS[15], '^rq:(%a+):') or 'deferred'
+  redis.call('HSET', KEYS[14], 'status', words, 'worker_name', '')
+end
+
+local following = ''
+if target == 'queued' then
+  redis.call('ZADD', KEYS[3], now, ARGV[1])
+  local due = tonumber(ARGV[11])
+  if due ~= 0 then redis.call('ZADD', KEYS[4], due < 0 and now - due or due, ARGV[1]) end
+  if session and not redis.call('LPOS', KEYS[9], ARGV[1]) then redis.call('RPUSH', KEYS[9], ARGV[1]) end
+elseif ended[target] then
+  redis.call('HSET', KEYS[1], 'ended_ms', now, 'end_id', entry)
+  redis.call('ZREM', KEYS[6], ARGV[1])
+  redis.call('ZADD', KEYS[7], record[6], ARGV[1])
+  redis.call('ZADD', KEYS[16], now, ARGV[1])
+  redis.call('ZREM', KEYS[5], ARGV[1])
+  redis.call('HINCRBY', KEYS[10], ARGV[15], 1)
+  if session then
+    redis.call('LREM', KEYS[9], 1, ARGV[1])
+    following = redis.call('LINDEX', KEYS[9], 0) or ''
+  end
+  if known then
+    redis.call('EXPIRE', KEYS[14], 500)
+    redis.call('ZADD', KEYS[15], time[1] + 500, ARGV[1])
+  end
+end
+redis.call('PUBLISH', ARGV[7], '')
+local unmade = record[7] and status == 'running' and target ~= 'queued' and not ended[target]
+return { 'moved', entry, following, unmade and 1 or 0 }

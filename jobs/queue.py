@@ -1,0 +1,230 @@
+"""The queue is RQ's: tickets in its lists, executions in its registries. A ticket carries a job's id and nothing else.
+
+This is the only module outside `worker/` that knows RQ. What a ticket means, the job record says: a ticket that is lost
+is pushed again, and one that comes twice finds its job no longer queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rq.command import PUBSUB_CHANNEL_TEMPLATE
+from rq.utils import utcformat
+
+from jobs import keys
+from jobs.link import Arg, RedisLink
+from jobs.records import PRIORITIES, RECORD_VERSION, Job, JobSpec, parse_record
+from jobs.scripts import script
+from jobs.status import TRANSITIONS
+
+TASK = "worker.tasks.run_job"
+"""The one function that a ticket names. No worker of ours looks it up; a stock RQ worker that does is told why not."""
+LEASE_MARGIN = 366 * 24 * 3600
+"""Seconds that RQ's own registries see a lease end later than it does. Its clean-up (`rq info` runs it) takes what it
+believes abandoned off the registry for good; however long no worker of ours was up, the reaper must find it there.
+"""
+MOST_WAKES = 64
+MOST_OVERDUE = 200
+"""Jobs of each kind that one sweep looks at."""
+PREFIXES = json.dumps(
+    [
+        keys.JOB_PREFIX,
+        keys.JOURNAL_PREFIX,
+        keys.CHANNEL_PREFIX,
+        keys.RQ_JOB_PREFIX,
+        keys.RQ_WIP_PREFIX,
+        keys.RQ_EXECUTION_PREFIX,
+        keys.RQ_EXECUTIONS_PREFIX,
+        keys.RQ_QUEUE_PREFIX,
+        keys.session_jobs("{tenant}", "{session}"),
+    ]
+)
+CLAIM = TRANSITIONS["claim"]
+CLAIM_SOURCES = json.dumps(dict.fromkeys(sorted(CLAIM.sources), True))
+
+
+def queue_name(pool: str, priority: str) -> str:
+    """The RQ queue of a pool and a priority, as `rq info` lists it."""
+    return f"{pool}.{priority}"
+
+
+def queue_names(pools: Iterable[str]) -> list[str]:
+    """The queues of some pools in the order in which they are served: every high one before every default one."""
+    return [queue_name(pool, priority) for priority in PRIORITIES for pool in pools]
+
+
+def side_queue(queue: str, spec: JobSpec) -> str:
+    """The queue of jobs of one agent version, out of another queue, that only workers with that version take from."""
+    return f"{queue}@{spec.agent}@{spec.agent_version}"
+
+
+def serves(versions: Container[str], side: str) -> bool:
+    """Whether a worker that has some "agent@version" takes from a side queue.
+
+    A queue of records that an older worker could not read has their version behind the agent's.
+    """
+    _, agent, version, *newest = side.split("@")
+    return f"{agent}@{version}" in versions and all(int(record) <= RECORD_VERSION for record in newest)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that has become this worker's attempt; None when its record could not be read, for the reason `damaged`."""
+
+    job_id: str
+    token: str
+    queue: str
+    job: Job | None
+    damaged: str | None = None
+
+    @property
+    def member(self) -> str:
+        return f"{self.job_id}:{self.token}"
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """What a sweep found, by job id; `lost` are (job id, token, queue) of leases that have ended."""
+
+    due: list[str]
+    expired: list[str]
+    unticketed: list[str]
+    lost: list[tuple[str, str, str]]
+
+
+class Tickets:
+    """Pushing, claiming and leasing."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+
+    def push(self, job: Job, *, front: bool = False, again: bool = False) -> asyncio.Future[int]:
+        """Puts a ticket of a queued job into its queue; 1 when it did. Sent in the order of the calls.
+
+        `again` looks for an earlier ticket first, which takes time in proportion to the queue.
+        """
+        return self.push_for(job.id, job.tenant, job.spec, front=front, again=again)
+
+    def push_for(
+        self, job_id: str, tenant: str, spec: JobSpec, *, front: bool = False, again: bool = False
+    ) -> asyncio.Future[int]:
+        """See `push`."""
+        name = queue_name(spec.pool, spec.priority)
+        ticket_keys = [
+            keys.job(job_id),
+            keys.rq_queue(name),
+            keys.rq_job(job_id),
+            keys.RQ_QUEUES,
+            keys.session_jobs(tenant, spec.session_id or ""),
+            keys.wake(spec.pool),
+            keys.DUE,
+            keys.rq_queue(side_queue(name, spec)),
+        ]
+        call = json.dumps([TASK, None, [job_id], {}])
+        args = [job_id, name, _now(), call, "front" if front else "back", int(again), MOST_WAKES]
+        return self._link.script(script("push_ticket"), ticket_keys, args)
+
+    async def claim(
+        self, queues: Sequence[str], versions: Iterable[str], *, most: int, lease: int, worker: str
+    ) -> list[Claim]:
+        """Takes up to `most` jobs off the queues, in their order, as attempts of this worker.
+
+        `versions` are the "agent@version" that the worker can run; `lease` is in seconds. Raises UnavailableError;
+        what was claimed without our hearing of it comes back when its lease ends.
+        """
+        tokens = [uuid.uuid4().hex for _ in range(most)]
+        args: list[Arg] = [
+            most,
+            lease,
+            LEASE_MARGIN,
+            worker,
+            _now(),
+            PREFIXES,
+            json.dumps(dict.fromkeys(versions, True)),
+            json.dumps(tokens),
+            CLAIM_SOURCES,
+            CLAIM.target,
+            CLAIM.event,
+            RECORD_VERSION,
+        ]
+        claim_keys = [keys.RQ_SUSPENDED, keys.RQ_QUEUES, keys.QUEUED, keys.DUE, *map(keys.rq_queue, queues)]
+        answer = await self._link.script(script("claim"), claim_keys, args, patient=False)
+        return [_claim(*item) for item in answer]
+
+    async def wait(self, pools: Sequence[str], seconds: int) -> None:
+        """Returns when a ticket may have come for one of the pools, at the latest after `seconds`."""
+        await self._link.command("BLPOP", *map(keys.wake, pools), seconds)
+
+    async def beat(self, members: Sequence[tuple[str, str, str]], lease: int) -> list[int]:
+        """Renews the leases of (job id, token, queue); for each -1 lost, 0 renewed, 1 cancel asked, 2 pause asked."""
+        beat_keys = [
+            key
+            for job_id, token, queue in members
+            for key in (keys.job(job_id), keys.rq_wip(queue), keys.rq_execution(job_id, token))
+        ]
+        args: list[Arg] = [lease, LEASE_MARGIN, *(f"{job_id}:{token}" for job_id, token, _ in members)]
+        answer = await self._link.script(script("beat"), beat_keys, args, patient=False)
+        return [int(n) for n in answer]
+
+    async def overdue(self, *, most: int = MOST_OVERDUE, unticketed_ms: int = 10_000, skip: int = 0) -> Overdue:
+        """What is due, expired, queued for long, or held by a lease that has ended, at most `most` of each.
+
+        `skip` passes over that many of the long queued, the oldest ones: the way to look at all of a long queue.
+        """
+        sweep_keys = [keys.DUE, keys.EXPIRING, keys.QUEUED, keys.RQ_QUEUES]
+        args: list[Arg] = [LEASE_MARGIN, most, unticketed_ms, keys.RQ_WIP_PREFIX, keys.RQ_QUEUE_PREFIX, skip]
+        due, expired, unticketed, lost = await self._link.script(script("overdue"), sweep_keys, args, patient=False)
+        held = [(*member.decode().split(":", 1), queue.decode()) for member, queue in lost]
+        return Overdue(_texts(due), _texts(expired), _texts(unticketed), held)
+
+    async def side_queues(self) -> list[str]:
+        """Queues of jobs whose agent version some worker could not run."""
+        return [name for name in await self.names() if "@" in name]
+
+    async def names(self) -> list[str]:
+        """Every queue there ever was a ticket in."""
+        found = await self._link.command("SMEMBERS", keys.RQ_QUEUES)
+        return sorted(key.decode().removeprefix(keys.RQ_QUEUE_PREFIX) for key in found)
+
+    async def stop(self, job_id: str, worker: str) -> None:
+        """Tells a worker, by RQ's own command, to stop a job at once."""
+        payload = json.dumps({"command": "stop-job", "job_id": job_id})
+        await self._link.command("PUBLISH", PUBSUB_CHANNEL_TEMPLATE % worker, payload)
+
+    async def depths(self) -> dict[str, int]:
+        """Tickets in each queue."""
+        names = await self.names()
+        sizes = await asyncio.gather(*(self._link.command("LLEN", keys.rq_queue(name)) for name in names))
+        return dict(zip(names, map(int, sizes), strict=True))
+
+    async def running(self) -> int:
+        """Jobs that some worker holds, over the whole fleet."""
+        sizes = await asyncio.gather(*(self._link.command("ZCARD", keys.rq_wip(name)) for name in await self.names()))
+        return sum(map(int, sizes))
+
+    async def place(self, job: Job) -> int | None:
+        """How many tickets stand before the job's in its queue; None when it has none there."""
+        name = queue_name(job.spec.pool, job.spec.priority)
+        place = await self._link.command("LPOS", keys.rq_queue(name), job.id)
+        return None if place is None else int(place)
+
+
+def _claim(job_id: bytes, token: bytes, queue: bytes, flat: list[bytes]) -> Claim:
+    ids = (job_id.decode(), token.decode(), queue.decode())
+    try:
+        return Claim(*ids, parse_record(dict(zip(flat[::2], flat[1::2], strict=True))))
+    except ValueError as exc:
+        return Claim(*ids, None, str(exc))
+
+
+def _texts(items: Sequence[bytes]) -> list[str]:
+    return [item.decode() for item in items]
+
+
+def _now() -> str:
+    return str(utcformat(datetime.now(UTC)))

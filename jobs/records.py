@@ -1,0 +1,205 @@
+"""The job record: what a submission asks for, and the record as Redis holds it and as the API shows it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from agent_core.types import Budget, Json, usd
+from jobs.link import milliseconds
+from jobs.status import ENDED, STATUSES, Status
+
+RECORD_VERSION = 1
+NOT_YET = {
+    "webhook": "webhook: this version calls nobody; watch the job's events instead",
+    "output_schema": "output_schema: this version does not hold the output to it",
+}
+"""Fields of a submission that are kept and not acted on, so that nobody waits for what never comes."""
+Priority = Literal["high", "default", "low"]
+PRIORITIES: tuple[Priority, ...] = ("high", "default", "low")
+COUNTERS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "model_calls",
+    "tool_calls",
+    "cost",
+    "reserved",
+)
+"""Record fields that `record.lua` adds to; `cost` and `reserved` in micro-dollars."""
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id: the prefix, 12 hexadecimal digits of the time in ms, 20 random ones. Ids sort by their age."""
+    return f"{prefix}_{milliseconds():012x}{secrets.token_hex(10)}"
+
+
+def rfc3339(ms: int | None) -> str | None:
+    """A time in ms as RFC 3339 in UTC."""
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What was asked for; it never changes after the submission. Times are ms since the epoch."""
+
+    agent: str
+    input: Any
+    agent_version: str = ""
+    pool: str = "default"
+    priority: Priority = "default"
+    files: list[str] = field(default_factory=list)
+    session_id: str | None = None
+    user: str | None = None
+    run_at: int | None = None
+    expires_at: int | None = None
+    webhook: Json | None = None
+    tags: list[str] = field(default_factory=list)
+    metadata: Json = field(default_factory=dict)
+    output_schema: Json | None = None
+    parent_id: str | None = None
+    forked_from: Json | None = None
+
+    def to_json(self) -> Json:
+        return {name: getattr(self, name) for name in SPEC_FIELDS}
+
+
+SPEC_FIELDS = tuple(f.name for f in fields(JobSpec))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job record at one moment. `output` and `error` come from the journal entry that ended it."""
+
+    id: str
+    tenant: str
+    spec: JobSpec
+    budget: Budget
+    status: Status
+    created_ms: int
+    stop_reason: str | None = None
+    attempts: int = 0
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    since_ms: int | None = None
+    ran_ms: int = 0
+    lost: int = 0
+    worker: str | None = None
+    token: str = ""
+    queue: str = ""
+    flag: Literal["cancel", "pause"] | None = None
+    end_id: str | None = None
+    counters: Mapping[str, int] = field(default_factory=dict)
+    output: Any = None
+    error: Json | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+    def to_json(self) -> Json:
+        """The job as the API shows it."""
+        spec, counters = self.spec, self.counters
+        return {
+            "id": self.id,
+            "object": "job",
+            "agent": spec.agent,
+            "agent_version": spec.agent_version,
+            "status": self.status,
+            "stop_reason": self.stop_reason,
+            "input": spec.input,
+            "files": spec.files,
+            "output": self.output,
+            "error": self.error,
+            "session_id": spec.session_id,
+            "user": spec.user,
+            "priority": spec.priority,
+            "tags": spec.tags,
+            "metadata": spec.metadata,
+            "budget": self.budget.to_json(),
+            "usage": {
+                **{name: counters.get(name, 0) for name in COUNTERS[:6]},
+                "cost_usd": usd(counters.get("cost", 0)),
+            },
+            "warnings": [NOT_YET[name] for name in NOT_YET if getattr(spec, name) is not None],
+            "attempts": self.attempts,
+            "parent_id": spec.parent_id,
+            "forked_from": spec.forked_from,
+            "run_at": rfc3339(spec.run_at),
+            "created_at": rfc3339(self.created_ms),
+            "started_at": rfc3339(self.started_ms),
+            "ended_at": rfc3339(self.ended_ms),
+            "expires_at": rfc3339(spec.expires_at),
+        }
+
+    def as_submitted(self) -> Job:
+        """The job as the first answer to its submission showed it."""
+        first: Status = "scheduled" if self.spec.run_at is not None else "queued"
+        return Job(self.id, self.tenant, self.spec, self.budget, first, self.created_ms)
+
+
+def record_fields(job_id: str, tenant: str, spec: JobSpec, budget: Budget) -> list[str | int]:
+    """The fields of a new record, flat, as `submit.lua` takes them."""
+    return [
+        "v", RECORD_VERSION,
+        "id", job_id,
+        "tenant", tenant,
+        "agent", spec.agent,
+        "agent_version", spec.agent_version,
+        "session_id", spec.session_id or "",
+        "spec", json.dumps(spec.to_json(), ensure_ascii=False),
+        "budget", json.dumps(budget.to_json()),
+    ]  # fmt: skip
+
+
+def parse_record(raw: Mapping[bytes, bytes], end: Json | None = None) -> Job:
+    """The job of a record's hash; `end` is the data of the entry that ended it.
+
+    Raises ValueError (KeyError and the like are turned into it) for a record that this version cannot read.
+    """
+    try:
+        version = int(raw[b"v"])
+        if version > RECORD_VERSION:
+            raise ValueError(f"the record has version {version}; this version reads up to {RECORD_VERSION}")
+        return _parse({k.decode(): v.decode() for k, v in raw.items()}, end or {})
+    except (KeyError, TypeError, UnicodeDecodeError) as exc:
+        raise ValueError(f"the record is damaged: {exc!r}") from exc
+
+
+def _parse(raw: dict[str, str], end: Json) -> Job:
+    if raw["status"] not in STATUSES:
+        raise ValueError(f"the record has the unknown status {raw['status'][:20]!r}")
+
+    def ms(name: str) -> int | None:
+        return int(raw[name]) if raw.get(name) else None
+
+    return Job(
+        id=raw["id"],
+        tenant=raw["tenant"],
+        spec=JobSpec(**json.loads(raw["spec"])),
+        budget=Budget(**json.loads(raw["budget"])),
+        status=raw["status"],
+        created_ms=int(raw["created_ms"]),
+        stop_reason=raw.get("stop_reason") or None,
+        attempts=int(raw.get("attempt", 0)),
+        started_ms=ms("started_ms"),
+        ended_ms=ms("ended_ms"),
+        since_ms=ms("since_ms"),
+        ran_ms=int(raw.get("ran_ms", 0)),
+        lost=int(raw.get("lost", 0)),
+        worker=raw.get("worker"),
+        token=raw.get("token", ""),
+        queue=raw.get("queue", ""),
+        flag="cancel" if "cancel" in raw else "pause" if "pause" in raw else None,
+        end_id=raw.get("end_id"),
+        counters={name: int(raw.get(name, 0)) for name in COUNTERS},
+        output=end.get("output"),
+        error=end.get("error"),
+    )

@@ -1,0 +1,110 @@
+"""What every process of the platform reads from the environment, and how it refuses a wrong value."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import fsspec  # type: ignore[import-untyped]
+from pydantic import ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.connection import parse_url
+
+from agent_core.failpoints import Plan
+
+PREFIX = "NIGHTSHIFT_"
+SHOWABLE = re.compile(r"([a-z][a-z0-9+.-]*://)?(.*@)?([^?#]*).*", re.DOTALL | re.IGNORECASE)
+"""The scheme, the credentials, and what is before a query."""
+
+
+class CommonSettings(BaseSettings):
+    """Settings that the API and the workers share. `redis_url` also takes `unix:///path` and `rediss://`.
+
+    `failpoints` is for the fault suite alone; see `agent_core.failpoints`.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    data_dir: Path = Path(".nightshift")
+    files_url: str | None = None
+    log_format: Literal["json", "console"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    failpoints: str = ""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _can_be_parsed(cls, value: str) -> str:
+        try:
+            parse_url(value)  # type: ignore[no-untyped-call]
+        except ValueError:  # its text can hold a part of the password
+            accepted = "expected redis://host:port/db, rediss://host:port/db or unix:///path"
+            raise PydanticCustomError("redis_url", accepted) from None
+        return value
+
+    @field_validator("failpoints")
+    @classmethod
+    def _is_a_plan(cls, value: str) -> str:
+        try:
+            Plan(value)
+        except ValueError as exc:
+            raise PydanticCustomError("failpoints", "{why}", {"why": str(exc)}) from None
+        return value
+
+    @field_validator("files_url")
+    @classmethod
+    def _has_a_driver(cls, value: str | None) -> str | None:
+        protocol = value.partition("://")[0] if value and "://" in value else "file"
+        try:
+            for part in protocol.split("::"):  # fsspec's chained URLs, as simplecache::s3://bucket
+                fsspec.get_filesystem_class(part)
+        except ImportError:
+            s3 = part in ("s3", "s3a")
+            what = "pip install 'nightshift[s3]'" if s3 else f"install the fsspec driver of {part}"
+            raise PydanticCustomError("files_url", "its driver is not installed: {what}", {"what": what}) from None
+        except ValueError:
+            raise PydanticCustomError(
+                "files_url", "expected an fsspec URL, as file:///srv/files or s3://bucket"
+            ) from None
+        return value
+
+    @property
+    def files_location(self) -> str:
+        """Where uploaded files and artifacts live, as an fsspec URL."""
+        return self.files_url or f"file://{(self.data_dir / 'files').absolute()}"
+
+
+Settings = TypeVar("Settings", bound=BaseSettings)
+
+
+class SettingsError(Exception):
+    """A variable holds a wrong value; the message is one line that names it and what is accepted."""
+
+
+def load(cls: type[Settings]) -> Settings:
+    """The settings from the environment. Raises SettingsError."""
+    try:
+        return cls()
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        place = str(first["loc"][0])
+        field = cls.model_fields.get(place)
+        name = place if field is None else f"{PREFIX}{place.upper()}"  # a variable with a name of its own has that here
+        telling = field is not None and "Secret" not in str(field.annotation)
+        value = without_secrets(str(first["input"])) if place.endswith("url") else first["input"]
+        held = repr(value) if telling else "wrong"
+        raise SettingsError(f"{name} is {held}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+
+
+def without_secrets(url: str) -> str:
+    """A URL, or what was meant as one, as it may be shown: without credentials, and without its query."""
+    found = SHOWABLE.fullmatch(url)
+    assert found is not None
+    scheme, secret, place = found.groups(default="")
+    if "?" in secret or "#" in secret:  # the @ may stand in the query, and so may the password
+        place = ""
+    return f"{scheme}{'***@' if secret else ''}{place}"

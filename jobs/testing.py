@@ -1,0 +1,352 @@
+"""The job store without Redis: for tests of what acts on jobs, and for trying an agent's surroundings in one process.
+
+`MemoryStore` does what `jobs.store.JobStore` does, on the same transition table; each method here is the plain-Python
+reading of one Lua script. It lives in one event loop and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from agent_core.errors import StaleAttemptError
+from agent_core.types import Budget, Json
+from jobs import stats
+from jobs.errors import ConflictError, IdempotencyError, NotFoundError
+from jobs.journal import FIRST, Line, dump
+from jobs.link import milliseconds
+from jobs.queue import CLAIM, MOST_OVERDUE, Claim, Overdue, queue_name, side_queue
+from jobs.records import Job, JobSpec, new_id, parse_record, record_fields
+from jobs.status import ENDED, TRANSITIONS, Status
+from jobs.store import IDEMPOTENCY_SECONDS, TO_THE_FRONT, Attempt, Idempotency, Moved, Submitted, refusal
+
+Record = dict[str, str]
+Clock = Callable[[], int]
+
+
+@dataclass(slots=True)
+class Shelf:
+    """What the two halves of the store share. Times are ms of `clock`; a lease's key is its queue and `job:token`.
+
+    Big entries stand in their journal too: in memory nothing is gained by a blob.
+    """
+
+    clock: Clock
+    records: dict[str, Record] = field(default_factory=dict)
+    journals: dict[str, list[Line]] = field(default_factory=dict)
+    sessions: defaultdict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    queued: dict[str, int] = field(default_factory=dict)
+    due: dict[str, int] = field(default_factory=dict)
+    expiring: dict[str, int] = field(default_factory=dict)
+    queues: dict[str, list[str]] = field(default_factory=dict)
+    leases: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def job(self, job_id: str) -> Job | None:
+        """The job of a record, read back as from Redis."""
+        record = self.records.get(job_id)
+        if record is None:
+            return None
+        end = next((line.data for line in self.journals[job_id] if line.id == record.get("end_id")), None)
+        return parse_record({name.encode(): value.encode() for name, value in record.items()}, end)
+
+    def append(self, job_id: str, type_: str, data: Json, attempt: int | str = 0) -> str:
+        """Appends a line to a journal; returns its id, which is above the last one's whatever the clock says."""
+        lines = self.journals.setdefault(job_id, [])
+        ms, number = self.clock(), 0
+        if lines and lines[-1].position >= (ms, 0):
+            ms, number = lines[-1].position[0], lines[-1].position[1] + 1
+        lines.append(Line(f"{ms}-{number}", type_, int(attempt), json.loads(dump(data))))
+        return lines[-1].id
+
+    def line_of(self, record: Record) -> list[str]:
+        """The session's jobs, in the order in which they run."""
+        return self.sessions[record["tenant"], record["session_id"]]
+
+    def may_run(self, job_id: str) -> bool:
+        """Whether a job may have a ticket: queued, due, and the first of its session."""
+        record = self.records.get(job_id)
+        if record is None or record["status"] not in CLAIM.sources or job_id in self.due:
+            return False
+        return not record["session_id"] or self.line_of(record)[:1] == [job_id]
+
+    def lease_end(self, seconds: int) -> int:
+        """When a lease that begins now ends; Redis counts from the beginning of the second."""
+        return (self.clock() // 1000 + seconds) * 1000
+
+
+class MemoryTickets:
+    """The twin of `jobs.queue.Tickets`, method by method.
+
+    `suspended` is what `rq suspend` sets; `stopped` holds (job id, worker) for each worker told to stop a job.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self.suspended = False
+        self.stopped: list[tuple[str, str]] = []
+
+    async def push(self, job: Job, *, front: bool = False, again: bool = False) -> int:
+        shelf, name = self._shelf, queue_name(job.spec.pool, job.spec.priority)
+        if not shelf.may_run(job.id):
+            return 0
+        places = (name, side_queue(name, job.spec))
+        if again and any(job.id in shelf.queues.get(place, ()) for place in places):
+            return 0
+        tickets = shelf.queues.setdefault(name, [])
+        tickets.insert(0 if front else len(tickets), job.id)
+        return 1
+
+    async def claim(
+        self, queues: Sequence[str], versions: Iterable[str], *, most: int, lease: int, worker: str
+    ) -> list[Claim]:
+        known, claims = set(versions), list[Claim]()
+        for queue in () if self.suspended else queues:
+            tickets = self._shelf.queues.get(queue, [])
+            for _ in range(len(tickets)):
+                if len(claims) == most:
+                    break
+                job_id = tickets.pop(0)
+                if self._shelf.may_run(job_id):
+                    claims += self._run(job_id, queue, known, lease, worker)
+        return claims
+
+    def _run(self, job_id: str, queue: str, known: set[str], lease: int, worker: str) -> list[Claim]:
+        """Makes the job an attempt, or leaves it to a worker that has its agent's version."""
+        shelf, record = self._shelf, self._shelf.records[job_id]
+        version = f"{record['agent']}@{record['agent_version']}"
+        if version not in known:
+            shelf.queues.setdefault(f"{queue.partition('@')[0]}@{version}", []).append(job_id)
+            return []
+        now, token = str(shelf.clock()), uuid.uuid4().hex
+        record["attempt"] = str(int(record.get("attempt", 0)) + 1)
+        record.setdefault("started_ms", now)
+        record.update(status=CLAIM.target, token=token, worker=worker, since_ms=now, queue=queue, writes="0")
+        shelf.queued.pop(job_id, None)
+        shelf.append(job_id, CLAIM.event, {"worker": worker}, record["attempt"])
+        shelf.leases[queue, f"{job_id}:{token}"] = shelf.lease_end(lease)
+        return [Claim(job_id, token, queue, shelf.job(job_id))]
+
+    async def beat(self, members: Sequence[tuple[str, str, str]], lease: int) -> list[int]:
+        answers = []
+        for job_id, token, queue in members:
+            record, key = self._shelf.records.get(job_id, {}), (queue, f"{job_id}:{token}")
+            held = key in self._shelf.leases and record.get("token") == token
+            if held:
+                self._shelf.leases[key] = self._shelf.lease_end(lease)
+            answers.append(_asked(record) if held else -1)
+        return answers
+
+    async def overdue(self, *, most: int = MOST_OVERDUE, unticketed_ms: int = 10_000, skip: int = 0) -> Overdue:
+        shelf, now = self._shelf, self._shelf.clock()
+        unticketed = _until(shelf.queued, now - unticketed_ms)[skip:][:most]
+        ended = [(*member.split(":"), queue) for (queue, member), end in shelf.leases.items() if end < now]
+        lost = [(job_id, token, queue) for job_id, token, queue in ended[:most]]
+        return Overdue(_until(shelf.due, now)[:most], _until(shelf.expiring, now)[:most], unticketed, lost)
+
+    async def stop(self, job_id: str, worker: str) -> None:
+        """Notes that the worker was told to stop the job."""
+        self.stopped.append((job_id, worker))
+
+    async def depths(self) -> dict[str, int]:
+        return {name: len(tickets) for name, tickets in sorted(self._shelf.queues.items())}
+
+    async def running(self) -> int:
+        return len(self._shelf.leases)
+
+    async def place(self, job: Job) -> int | None:
+        tickets = self._shelf.queues.get(queue_name(job.spec.pool, job.spec.priority), [])
+        return tickets.index(job.id) if job.id in tickets else None
+
+
+class MemoryStore:
+    """The twin of `jobs.store.JobStore`, method by method.
+
+    `clock` gives ms; `shelf` is all that it holds; `endings` counts as `jobs.stats` does.
+    """
+
+    def __init__(self, clock: Clock = milliseconds) -> None:
+        self.shelf = Shelf(clock)
+        self.tickets = MemoryTickets(self.shelf)
+        self.endings: Counter[str] = Counter()
+        self._keys: dict[tuple[str, str], tuple[int, str, str]] = {}
+
+    # ---- submit
+
+    async def submit(
+        self,
+        tenant: str,
+        spec: JobSpec,
+        budget: Budget,
+        *,
+        idempotency: Idempotency | None = None,
+        seed: Sequence[tuple[str, Json]] = (),
+    ) -> Submitted:
+        if idempotency is not None and (first := await self.earlier(tenant, idempotency)) is not None:
+            return first
+        shelf, job_id = self.shelf, new_id("job")
+        now = shelf.clock()
+        status: Status = "scheduled" if spec.run_at is not None else "queued"
+        words = list(map(str, record_fields(job_id, tenant, spec, budget)))
+        record = dict(zip(words[::2], words[1::2], strict=True), status=status, created_ms=str(now))
+        shelf.records[job_id] = record
+        forked = {"forked_from": spec.forked_from} if spec.forked_from else {}
+        for type_, data in (("job.queued", {"status": status, **forked}), *seed):
+            shelf.append(job_id, type_, data)
+        if idempotency is not None:
+            forget = now + IDEMPOTENCY_SECONDS * 1000
+            self._keys[tenant, idempotency.digest] = (forget, idempotency.fingerprint, job_id)
+        if spec.run_at:
+            shelf.due[job_id] = spec.run_at
+        if spec.expires_at:
+            shelf.expiring[job_id] = spec.expires_at
+        if status == "queued":
+            self._enqueue(job_id, record)
+        job = Job(job_id, tenant, spec, budget, status, now)
+        await self.tickets.push(job)
+        return Submitted(job)
+
+    async def earlier(self, tenant: str, idempotency: Idempotency) -> Submitted | None:
+        forget, fingerprint, job_id = self._keys.get((tenant, idempotency.digest), (0, "", ""))
+        if forget <= self.shelf.clock():
+            return None
+        if fingerprint != idempotency.fingerprint:
+            raise IdempotencyError("this Idempotency-Key was used before with another body")
+        return Submitted((await self.get(tenant, job_id)).as_submitted(), replayed=True)
+
+    def _enqueue(self, job_id: str, record: Record) -> None:
+        self.shelf.queued[job_id] = self.shelf.clock()
+        if record["session_id"] and job_id not in self.shelf.line_of(record):
+            self.shelf.line_of(record).append(job_id)
+
+    async def get(self, tenant: str | None, job_id: str) -> Job:
+        job = self.shelf.job(job_id)
+        if job is None or (tenant is not None and job.tenant != tenant):
+            raise NotFoundError(f"there is no job {job_id[:80]!r}", code="job_not_found")
+        return job
+
+    async def get_many(self, job_ids: Sequence[str]) -> list[Job | None]:
+        return [self.shelf.job(job_id) for job_id in job_ids]
+
+    async def lines(self, job_id: str, after: str = FIRST, limit: int | None = None) -> list[Line]:
+        position = Line(after, "", 0, {}).position
+        return [line for line in self.shelf.journals.get(job_id, []) if line.position > position][:limit]
+
+    # ---- move
+
+    async def move(
+        self,
+        job: Job,
+        action: str,
+        data: Json | None = None,
+        *,
+        attempt: Attempt | None = None,
+        stop_reason: str | None = None,
+        fields: Mapping[str, str | int] | None = None,
+        due_ms: int = 0,
+        if_lease_ended: bool = False,
+        lost: bool = False,
+    ) -> Moved | None:
+        transition, shelf, record = TRANSITIONS[action], self.shelf, self.shelf.records.get(job.id)
+        if record is None:
+            raise NotFoundError(f"there is no job {job.id!r}", code="job_not_found")
+        if attempt is not None and record.get("token") != attempt.token:
+            raise StaleAttemptError(f"job {job.id} has been handed to another attempt")
+        status = record["status"]
+        if status not in transition.sources or (status in ENDED and status != job.status):
+            raise refusal(job.id, status, action)
+        lease = (attempt.queue if attempt else job.queue, f"{job.id}:{record.get('token', '')}")
+        if if_lease_ended and shelf.leases.get(lease, -1) >= shelf.clock():
+            return None
+        self._leave(job.id, record, lease)
+        written = {"status": transition.target, **(data or {})}
+        entry = shelf.append(job.id, transition.event, written, record.get("attempt", 0))
+        record.update({name: str(value) for name, value in (fields or {}).items()}, status=transition.target)
+        if stop_reason:
+            record["stop_reason"] = stop_reason
+        if lost:
+            record["lost"] = str(int(record.get("lost", 0)) + 1)
+        following = self._arrive(job.id, record, entry, due_ms)
+        if transition.target == "queued":
+            await self.tickets.push(job, front=action in TO_THE_FRONT, again=True)
+        if following is not None:
+            await self.release(following)
+        if "cancel" in record and status == "running" and transition.target != "queued":
+            with suppress(ConflictError):
+                await self.move(job, "cancel", {"stop_reason": "cancelled"}, stop_reason="cancelled")
+        return Moved(entry, following)
+
+    def _leave(self, job_id: str, record: Record, lease: tuple[str, str]) -> None:
+        """Takes down what stood for the status that the job had."""
+        gone = ["stop_reason"]
+        if record["status"] == "running":
+            record["ran_ms"] = str(int(record.get("ran_ms", 0)) + self.shelf.clock() - int(record["since_ms"]))
+            self.shelf.leases.pop(lease, None)
+            gone += ["token", "worker", "since_ms"]
+        elif record["status"] in ENDED:
+            gone += ["ended_ms", "end_id", "lost"]
+        for name in gone:
+            record.pop(name, None)
+        self.shelf.queued.pop(job_id, None)
+        self.shelf.due.pop(job_id, None)
+
+    def _arrive(self, job_id: str, record: Record, entry: str, due_ms: int) -> str | None:
+        """Puts up what stands for the new status; returns the next job of the session when this one has ended."""
+        shelf, now = self.shelf, self.shelf.clock()
+        if record["status"] == "queued":
+            self._enqueue(job_id, record)
+            if due_ms:
+                shelf.due[job_id] = due_ms if due_ms > 0 else now - due_ms
+        if record["status"] in (*ENDED, "paused"):
+            record.pop("pause", None)
+        if record["status"] not in ENDED:
+            return None
+        record.pop("cancel", None)
+        record.update(ended_ms=str(now), end_id=entry)
+        shelf.expiring.pop(job_id, None)
+        self.endings[stats.ended_field(record["agent"], record["status"])] += 1
+        line = shelf.line_of(record) if record["session_id"] else []
+        if job_id in line:
+            line.remove(job_id)
+        return line[0] if line else None
+
+    async def release(self, job_id: str) -> bool:
+        job = self.shelf.job(job_id)
+        return job is not None and bool(await self.tickets.push(job, again=True))
+
+    async def undefer(self, job_id: str) -> None:
+        self.shelf.due.pop(job_id, None)
+
+    async def flag(self, job: Job, flag: str) -> str | None:
+        record = self.shelf.records.get(job.id, {})
+        if record.get("status") != "running":
+            return None
+        record[flag] = "1"
+        return record["worker"]
+
+    async def record(
+        self, job_id: str, token: str, number: int, counters: Mapping[str, int], entries: Sequence[tuple[str, Json]]
+    ) -> int:
+        record = self.shelf.records.get(job_id, {})
+        if record.get("token") != token:
+            raise StaleAttemptError(f"job {job_id} has been handed to another attempt")
+        if number > int(record["writes"]):
+            record["writes"] = str(number)
+            for name, increment in counters.items():
+                record[name] = str(int(record.get(name, 0)) + increment)
+            for type_, data in entries:
+                self.shelf.append(job_id, type_, data, record["attempt"])
+        return _asked(record)
+
+
+def _asked(record: Record) -> int:
+    """What was asked of a running attempt: 0 nothing, 1 to cancel, 2 to pause."""
+    return 1 if "cancel" in record else 2 if "pause" in record else 0
+
+
+def _until(index: Mapping[str, int], ms: int) -> list[str]:
+    """The ids of a sorted set up to a time, in its order."""
+    return [job_id for when, job_id in sorted((when, job_id) for job_id, when in index.items()) if when <= ms]

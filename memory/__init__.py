@@ -1,0 +1,1 @@
+"""Memory of agents: the conversation of a session."""

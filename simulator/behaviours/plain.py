@@ -1,0 +1,17 @@
+"""With no tools there is nothing to find out, so the answer says what was asked and that it is simulated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from simulator.conversation import current_task, gist
+from simulator.reply import Reply, answer
+
+NOTE = "This is a simulated model: no real model answered, and nothing was billed."
+
+
+def reply(body: dict[str, Any]) -> Reply:
+    """A short answer that repeats the gist of the request."""
+    asked = gist(current_task(body["messages"]).text)
+    said = f"You wrote: “{asked}”." if asked else "The request held no text."
+    return answer(f"{NOTE} {said}")

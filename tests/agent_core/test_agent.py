@@ -1,0 +1,150 @@
+"""An agent's definition: what is refused, and what its version is made of."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent_core import Agent, Budget, DefinitionError, Tool, tool
+from agent_core.agent import PRICED, SET_BY_THE_LOOP
+from agent_core.types import Json
+
+
+def make_tool(name: str, effect: Any = "read") -> Tool:
+    def function(text: str) -> str:
+        """Does something with a text."""
+        return text
+
+    return tool(effect=effect, name=name)(function)
+
+
+LOOK, CHANGE = make_tool("look"), make_tool("change", "write")
+
+
+def make(**changes: Any) -> Agent:
+    return Agent(
+        **{"name": "support", "instructions": "Help.", "model": "claude-sonnet-5-5", "tools": [LOOK, CHANGE], **changes}
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("name", "", "1 to 64 letters, digits, _ and -, a letter first"),
+        ("name", "two words", "1 to 64 letters"),
+        ("name", "9lives", "1 to 64 letters"),
+        ("name", "a" * 65, "1 to 64 letters"),
+        ("name", "nl\n", "1 to 64 letters"),
+        ("name", None, "1 to 64 letters"),
+        ("instructions", "  ", "a text"),
+        ("instructions", 5, "a text"),
+        ("model", "", "the id of a model"),
+        ("model", None, "the id of a model"),
+        ("description", None, "a text, or an empty one"),
+        ("max_tokens", 0, "a whole number above 0"),
+        ("max_tokens", "many", "a whole number above 0"),
+        ("max_tokens", True, "a whole number above 0"),
+        ("pool", "no good", "1 to 64 letters"),
+        ("parallel_tools", 0, "a whole number above 0"),
+        ("parallel_tools", 1.5, "a whole number above 0"),
+        ("tools", None, "a list of functions decorated with @tool"),
+        ("tools", [len], "functions decorated with @tool"),
+        ("tools", [LOOK, LOOK], "tools with different names"),
+        ("auto_approve", ["erase"], "a list of names of its tools"),
+        ("auto_approve", "look", "a list of names of its tools"),
+        ("auto_approve", None, "a list of names of its tools"),
+        ("extra", None, "a dictionary of plain JSON data"),
+        ("extra", ["thinking"], "a dictionary of plain JSON data"),
+        ("extra", {"thinking": {1, 2}}, "a dictionary of plain JSON data"),
+        ("extra", {"x": math.nan}, "a dictionary of plain JSON data"),
+        ("budget", None, "a Budget with limits above 0"),
+        ("budget", Budget(usd="lots"), "a Budget with limits above 0"),
+        ("budget", Budget(usd="0"), "a Budget with limits above 0"),
+        ("budget", Budget(usd="NaN"), "a Budget with limits above 0"),
+        ("budget", Budget(usd="Infinity"), "a Budget with limits above 0"),
+        ("budget", Budget(usd=0.1), "a Budget with limits above 0"),  # type: ignore[arg-type]
+        ("budget", Budget(tokens=0), "a Budget with limits above 0"),
+        ("budget", Budget(steps=2.5), "a Budget with limits above 0"),  # type: ignore[arg-type]
+        ("budget", Budget(seconds=-1), "a Budget with limits above 0"),
+        ("budget", Budget(seconds="60"), "a Budget with limits above 0"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_wrong_field_is_named_with_what_it_holds_and_what_is_expected(field: str, value: Any, expected: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        make(**{field: value})
+    message = str(caught.value)
+    held = value[0] if value == [len] else ["look", "look"] if value == [LOOK, LOOK] else value
+    assert message.startswith(
+        f"agent {value if field == 'name' else 'support'!r}: {field} is {held!r}; expected {expected}"
+    )
+
+
+@pytest.mark.parametrize("key", sorted(SET_BY_THE_LOOP | PRICED))
+def test_extra_cannot_set_what_the_loop_sets_or_what_changes_the_price(key: str) -> None:
+    with pytest.raises(DefinitionError, match=f"expected none of {key}: the loop sets them, or they change the price"):
+        make(extra={key: 1, "thinking": {"type": "adaptive"}})
+
+
+def test_limits_may_be_left_away() -> None:
+    assert make(budget=Budget(None, None, None, None)).budget.micros is None
+
+
+def test_the_definition_is_all_of_it_as_plain_json() -> None:
+    definition = make(auto_approve=["look", "change"], extra={"thinking": {"type": "adaptive"}}).definition()
+    assert json.loads(json.dumps(definition)) == definition
+    assert definition["auto_approve"] == ["change", "look"]
+    assert [t["name"] for t in definition["tools"]] == ["change", "look"]
+    assert definition["budget"] == {"usd": "1.00", "tokens": None, "steps": 25, "seconds": 3600}
+    assert definition.keys() == {f for f in Agent.__dataclass_fields__}
+
+
+def test_the_version_does_not_depend_on_the_order_of_tools() -> None:
+    version = make().version
+    assert len(version) == 12
+    assert int(version, 16) >= 0
+    assert make(tools=[CHANGE, LOOK]).version == version
+    assert make(auto_approve=["look", "change"]).version == make(auto_approve=["change", "look"]).version
+
+
+CHANGES: Json = {
+    "name": "other",
+    "instructions": "Help more.",
+    "model": "claude-opus-5-5",
+    "tools": [LOOK],
+    "description": "helps",
+    "max_tokens": 100,
+    "budget": Budget(steps=3),
+    "pool": "gpu",
+    "auto_approve": ["look"],
+    "parallel_tools": 1,
+    "max_result_chars": 5_000,
+    "extra": {"thinking": {"type": "adaptive"}},
+}
+
+
+def test_every_field_is_part_of_the_version() -> None:
+    assert CHANGES.keys() == set(Agent.__dataclass_fields__)
+    versions = {field: make(**{field: value}).version for field, value in CHANGES.items()}
+    assert len({make().version, *versions.values()}) == 1 + len(CHANGES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"effect": "write"},
+        {"timeout": 1.0},
+        {"idempotent": True},
+        {"max_result_chars": 1000},
+        {"description": "Other."},
+    ],
+)
+def test_every_property_of_a_tool_is_part_of_the_version(change: Json) -> None:
+    assert make(tools=[replace(LOOK, **change)]).version != make(tools=[LOOK]).version
+
+
+def test_the_registry_has_its_tools() -> None:
+    assert make().registry.get("look") is LOOK

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+
+from cli import checks
+from cli.probe import RedisFacts
+from tests.cli.harness import Up
+
+
+def by_name(result) -> dict[str, dict]:
+    assert all(set(check) == {"check", "ok", "detail", "fix"} for check in result.json)
+    return {check["check"]: check for check in result.json}
+
+
+def test_on_a_platform_that_runs_all_is_well(cli, platform: Up):
+    done = cli("doctor", "--json")
+    found = by_name(done)
+    assert [check["check"] for check in done.json if not check["ok"]] == []
+    assert done.status == 0
+    assert "can lose up to the last second" in found["durability"]["detail"]
+    assert "noeviction" in found["redis eviction"]["detail"]
+    assert "1 live" in found["workers"]["detail"]
+    assert found["agents"]["detail"] == "analyst"
+    assert found["model"]["detail"].startswith("simulated")
+    assert cli("doctor").out.endswith("All is well.\n")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://platform.invalid"])
+def test_the_redis_of_a_platform_elsewhere_is_not_checked(cli, running: Up, monkeypatch, url):
+    monkeypatch.setenv("NIGHTSHIFT_URL", url)
+    monkeypatch.setenv("PATH", "")
+    for where in ("nothing", running.data_dir):
+        found = by_name(cli("doctor", "--json", "--data-dir", where))
+        assert found["redis"]["ok"]
+        assert found["redis"]["detail"] == f"not checked: only the platform at {url} knows its Redis"
+        assert found["redis-server"]["ok"]
+        assert not found["api"]["ok"]
+
+
+def test_agents_that_nobody_runs_are_told_from_those_that_run():
+    idle, live = {"name": "idle", "workers": 0}, {"name": "live", "workers": 1}
+    assert checks.agents([live, idle]) == checks.Check("agents", True, "live; no live worker runs idle")
+    assert not checks.agents([idle]).ok
+    assert not checks.agents([]).ok
+
+
+def test_with_nothing_running_it_says_how_to_start(cli, monkeypatch):
+    done = cli("doctor", "--json")
+    found = by_name(done)
+    assert done.status == 1
+    assert not found["redis"]["ok"]
+    assert not found["api"]["ok"]
+    assert "nightshift up" in found["api"]["fix"]
+    assert found["python"]["ok"]
+    plain = cli("doctor")
+    assert plain.status == 1
+    assert "api: start the platform with `nightshift up`" in plain.out
+
+
+def test_a_wrong_setting_is_found_and_named(cli, platform: Up, monkeypatch):
+    monkeypatch.setenv("NIGHTSHIFT_LEASE_SECONDS", "soon")
+    done = cli("doctor", "--json")
+    assert done.status == 1
+    assert "NIGHTSHIFT_LEASE_SECONDS is " in by_name(done)["settings"]["detail"]
+
+
+def test_no_secret_is_shown(cli, platform: Up, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-very-secret")
+    shown = cli("doctor", "--json")
+    assert "sk-very-secret" not in shown.out + shown.err
+    assert platform.key not in shown.out + shown.err
+    assert by_name(shown)["model"]["detail"] == "Anthropic's API, with the key in ANTHROPIC_API_KEY"
+
+
+def test_a_key_that_is_not_valid_is_found(cli, platform: Up, monkeypatch):
+    monkeypatch.setenv("NIGHTSHIFT_API_KEY", "ns_wrong")
+    found = by_name(cli("doctor", "--json"))
+    assert not found["api key"]["ok"]
+    assert "401" in found["api key"]["detail"]
+
+
+def test_an_admin_key_that_others_can_read_is_found(tmp_path):
+    (tmp_path / "admin.key").write_text("ns_x")
+    (tmp_path / "admin.key").chmod(0o640)
+    found = checks.data_directory(tmp_path)
+    assert not found.ok
+    assert "chmod 600" in found.fix
+
+
+def test_a_data_directory_that_cannot_be_made_is_found(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert not checks.data_directory(tmp_path / "file" / "data").ok
+
+
+@pytest.mark.parametrize(
+    ("aof", "fsync", "ok", "words"),
+    [
+        (True, "always", True, "nothing acknowledged is lost"),
+        (True, "everysec", True, "up to the last second"),
+        (True, "no", False, "many seconds"),
+        (True, "unknown", True, "may not be asked"),
+        (False, "everysec", False, "since the last snapshot"),
+    ],
+)
+def test_durability_is_told_as_it_is(aof, fsync, ok, words):
+    found = checks.durability(RedisFacts("7.2.0", "noeviction", aof, fsync))
+    assert (found.ok, bool(found.fix)) == (ok, not ok)
+    assert words in found.detail
+
+
+def test_a_redis_that_evicts_or_is_too_old_is_found(redis_url):
+    facts = RedisFacts("5.0.14", "allkeys-lru", True, "always")
+    assert "noeviction" in checks.eviction(facts).fix
+    assert "6.2" in checks.version("redis://h", facts).fix
+
+
+def test_the_settings_of_a_redis_that_is_named_are_read(cli, monkeypatch, redis_url):
+    monkeypatch.setenv("NIGHTSHIFT_REDIS_URL", redis_url)
+    monkeypatch.setenv("NIGHTSHIFT_URL", "http://127.0.0.1:9")
+    found = by_name(cli("doctor", "--json"))
+    assert found["redis"]["ok"]
+    assert not found["durability"]["ok"]  # the tests' server keeps nothing
+    assert not found["workers"]["ok"]

@@ -1,0 +1,50 @@
+"""What every test may ask for: a real Redis, empty at the start of each test, and the job store on it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from jobs.link import RedisLink, connect
+from jobs.store import JobStore
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One server for all tests of this process."""
+    directory = Path(tempfile.mkdtemp(prefix="ns-"))  # short, for a socket's path may have 107 bytes
+    server = RedisServer(directory)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The server's URL; it is empty."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+async def link(redis_url: str) -> AsyncIterator[RedisLink]:
+    """A link to the empty Redis."""
+    link = RedisLink(connect(redis_url))
+    yield link
+    await link.aclose()
+
+
+@pytest.fixture
+def store(link: RedisLink) -> JobStore:
+    """The job store on the empty Redis."""
+    return JobStore(link)

@@ -1,0 +1,110 @@
+"""Journal lines, their ids, and how money is shown."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_core.types import ModelStarted
+from jobs.errors import InvalidError
+from jobs.journal import FIRST, Line, dump, ledger_rows, parse_event_id, parse_line
+
+ids = st.builds("{}-{}".format, st.integers(0, 10**15 - 1), st.integers(0, 10**10 - 1))
+
+
+@given(ids)
+def test_an_event_id_comes_back_as_the_streams_id(line_id: str) -> None:
+    event = Line(line_id, "job.queued", 0, {}).to_event("job_1")["id"] if len(line_id) < 17 else f"evt_{line_id}"
+    assert parse_event_id(event) == parse_event_id(f" {line_id} ") == line_id
+
+
+@given(st.text())
+def test_whatever_a_client_sends_is_an_id_or_is_refused(text: str) -> None:
+    try:
+        found = parse_event_id(text)
+    except InvalidError:
+        return
+    assert re.fullmatch(r"[0-9]{1,15}-[0-9]{1,10}", found)
+
+
+@pytest.mark.parametrize("text", ["evt_", "1-", "-1", "1-2-3", "1.5", "٣", "evt_1²", "1" * 16, "$", "(1-0"])
+def test_what_is_no_event_id(text: str) -> None:
+    with pytest.raises(InvalidError):
+        parse_event_id(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [(None, FIRST), ("", FIRST), ("17", "17-0"), ("evt_17", "17-0"), ("17-3", "17-3")]
+)
+def test_what_is_one(text: str | None, expected: str) -> None:
+    assert parse_event_id(text) == expected
+
+
+def test_an_event_as_the_api_shows_it() -> None:
+    line = Line("1700000000123-4", "model.completed", 2, {"step": 1, "reserved": 12_300, "settled": 0})
+    assert line.to_event("job_1") == {
+        "id": "evt_1700000000123-4",
+        "type": "model.completed",
+        "job_id": "job_1",
+        "attempt": 2,
+        "created_at": "2023-11-14T22:13:20.123Z",
+        "data": {"step": 1, "reserved_usd": "0.0123", "settled_usd": "0"},
+    }
+
+
+@given(st.integers(0, 10**12))
+def test_money_is_a_decimal_string_without_loss(micros: int) -> None:
+    shown = Line("0-1", "model.started", 1, {"reserved": micros}).to_event("j")["data"]["reserved_usd"]
+    assert Decimal(shown) * 1_000_000 == micros
+    assert "e" not in shown.lower()
+
+
+def test_lines_sort_by_their_numbers_and_not_by_their_text() -> None:
+    early, late = Line("99-10", "", 0, {}), Line("100-2", "", 0, {})
+    assert early.position < late.position
+    assert Line("99-9", "", 0, {}).position < early.position
+    assert early.ms == 99
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
+numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(texts, json_values, max_size=4))
+def test_data_comes_back_as_it_was_written(data) -> None:
+    raw = {b"t": b"state.changed", b"a": b"3", b"d": dump(data).encode()}
+    expected = Line("1-0", "state.changed", 3, data)
+    assert parse_line((b"1-0", raw)) == expected
+    assert parse_line((b"1-0", [word for pair in raw.items() for word in pair])) == expected
+
+
+def test_an_entry_of_the_loop_comes_back_as_that_entry() -> None:
+    data = {"call_id": "c", "step": 1, "model": "m", "reserved": 5, "from_the_future": 1}
+    assert Line("1-0", "model.started", 1, data).entry() == ModelStarted("c", 1, "m", 5)
+    assert Line("1-0", "job.queued", 0, {}).entry() is None
+
+
+def test_a_call_that_was_tried_twice_has_two_rows_and_a_closed_one_replaces_its_reservation() -> None:
+    started = {"call_id": "c1", "step": 1, "model": "m", "reserved": 5}
+    closed = {**started, "settled": 5, "reason": "worst_case", "usage": None, "price_version": "p"}
+    lines = [
+        Line("1-0", "model.started", 1, started),
+        Line("2-0", "model.failed", 1, closed),
+        Line("3-0", "model.started", 2, {**started, "call_id": "c2"}),
+        Line("4-0", "tool.completed", 2, {"call_id": "t1"}),
+    ]
+    rows = ledger_rows("job_1", lines)
+    assert [(row["id"], row["settled_usd"], row["reason"]) for row in rows] == [
+        ("c1", "0.000005", "worst_case"),
+        ("c2", None, "reserved"),
+    ]
+    assert rows[0]["created_at"] == "1970-01-01T00:00:00.002Z"

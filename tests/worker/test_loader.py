@@ -1,0 +1,108 @@
+"""Finding agents in modules and files, and rebuilding published versions."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.worker.conftest import lookup, make_agent, pay
+from worker.errors import StartError
+from worker.loader import load_agents, published, rebuild, runnable
+
+GOOD = """
+    from agent_core import Agent, tool
+
+    @tool(effect="read")
+    async def ping() -> str:
+        '''Answers.'''
+        return "pong"
+
+    {variable} = Agent(name="{name}", instructions="{words}", model="claude-sonnet-5-5", tools=[ping])
+"""
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    path = folder / name
+    path.write_text(textwrap.dedent(text))
+    return str(path)
+
+
+def good(folder: Path, file: str, name: str = "a", words: str = "Do it.") -> str:
+    return write(folder, file, GOOD.format(variable=f"agent_{name}", name=name, words=words))
+
+
+def test_agents_come_from_modules_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    good(tmp_path, "some_agents_of_a_test.py", "from_module")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = load_agents(["some_agents_of_a_test", good(tmp_path, "more.py", "from_file")])
+    assert sorted(found) == ["from_file", "from_module"]
+    assert found["from_file"].tools[0].name == "ping"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1", "defines no agent"),
+        ("import nowhere_to_be_found", "No module named 'nowhere_to_be_found'"),
+        ("def (:", "SyntaxError"),
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+        ("from agent_core import Agent\nAgent(name='a b', instructions='x', model='m')", "name is 'a b'; expected"),
+    ],
+)
+def test_a_source_that_cannot_be_used_is_one_line_that_names_it(tmp_path: Path, text: str, said: str):
+    source = write(tmp_path, "bad.py", text)
+    with pytest.raises(StartError) as caught:
+        load_agents([source])
+    message = str(caught.value)
+    assert message.startswith(f"NIGHTSHIFT_AGENTS: {source}")
+    assert said in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("source", ["no_such_module_anywhere", "/no/such/file.py"])
+def test_a_source_that_is_not_there(source: str):
+    with pytest.raises(StartError, match=source):
+        load_agents([source])
+
+
+def test_two_agents_of_one_name_are_refused(tmp_path: Path):
+    sources = [good(tmp_path, "one.py", words="One."), good(tmp_path, "two.py", words="Two.")]
+    with pytest.raises(StartError, match="two different agents are named 'a'"):
+        load_agents(sources)
+
+
+def test_an_older_version_keeps_the_schema_that_it_pinned():
+    old = make_agent(tools=[replace(lookup, description="Looked up otherwise.", timeout=7.0)], auto_approve=[])
+    now = make_agent(tools=[lookup, pay], auto_approve=[])
+    found = runnable([published(old), published(now)], {"x": now})
+    assert sorted(found) == sorted([f"x@{old.version}", f"x@{now.version}"])
+    rebuilt = found[f"x@{old.version}"]
+    assert rebuilt.version == old.version
+    assert (rebuilt.tools[0].description, rebuilt.tools[0].timeout) == ("Looked up otherwise.", 7.0)
+    assert rebuilt.tools[0].validated is lookup.validated
+
+
+def test_what_cannot_be_run_here_is_left_to_others():
+    agent = make_agent(tools=[lookup, pay], auto_approve=[])
+    mine = make_agent(tools=[lookup], auto_approve=[])
+    assert runnable([published(agent)], {"x": mine}) == {}
+    assert runnable([published(agent)], {"y": agent}) == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"a_field_of_tomorrow": 1},
+        {"model": ""},
+        {"budget": {"usd": "1", "joules": 5}},
+        {"tools": [{**lookup.definition(), "a_field_of_tomorrow": 1}]},
+        {"tools": [{"description": "nameless"}]},
+    ],
+)
+def test_a_definition_of_another_platform_version_is_left_to_others(change: dict[str, object]):
+    agent = make_agent(tools=[lookup], auto_approve=[])
+    assert rebuild(agent.definition(), [lookup]) == agent
+    assert rebuild({**agent.definition(), **change}, [lookup]) is None

@@ -1,0 +1,129 @@
+"""What a sweep does about jobs that nobody else would move on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from jobs import actions, keys
+from jobs.link import milliseconds
+from jobs.queue import Claim
+from jobs.store import JobStore
+from tests.worker.conftest import TENANT, Bench
+from worker.reaper import MOST_LOST, TICKET_CHECK, Reaper
+
+
+async def lose(bench: Bench) -> Claim:
+    """Claims the next job and lets its lease end, as a worker does that dies."""
+    claim = await bench.claim()
+    await bench.end_lease(claim)
+    return claim
+
+
+async def test_a_job_whose_lease_has_ended_goes_back_to_the_front(bench: Bench):
+    job_id = await bench.submit()
+    await bench.submit()
+    await lose(bench)
+    assert len((await bench.reaper.sweep()).lost) == 1
+    job = await bench.job(job_id)
+    assert (job.status, job.lost, job.token) == ("queued", 1, "")
+    assert (await bench.store.lines(job_id))[-1].data["worker"] == "w"
+    assert (await bench.claim()).job_id == job_id
+    assert bench.stats.take()["rescues_total"] == 1
+
+
+async def test_a_living_lease_is_left_alone(bench: Bench):
+    job_id = await bench.submit()
+    claim = await bench.claim()
+    assert (await bench.reaper.sweep()).lost == []
+    assert await bench.reaper.rescue(job_id, bench.attempt(claim)) is False
+    assert (await bench.job(job_id)).status == "running"
+
+
+async def test_of_two_reapers_one_rescues(bench: Bench):
+    job_id = await bench.submit()
+    await lose(bench)
+    await asyncio.gather(bench.reaper.sweep(), Reaper(bench.store, bench.stats, lease=0).sweep())
+    assert (await bench.types(job_id)).count("job.rescued") == 1
+    assert await bench.store.tickets.depths() == {"default.default": 1}
+    assert bench.stats.take()["rescues_total"] == 1
+
+
+async def test_after_too_many_losses_a_job_is_set_aside_and_a_retry_counts_anew(bench: Bench):
+    job_id = await bench.submit()
+    for _ in range(MOST_LOST):
+        await lose(bench)
+        await bench.reaper.sweep()
+    job = await bench.job(job_id)
+    assert job.error is not None
+    assert (job.status, job.stop_reason, job.error["code"], job.lost) == ("failed", "error", "poison", MOST_LOST)
+    await actions.retry(bench.store, TENANT, job_id)
+    await lose(bench)
+    await bench.reaper.sweep()
+    job = await bench.job(job_id)
+    assert (job.status, job.lost) == ("queued", 1)
+
+
+async def test_a_cancel_outlives_the_worker_that_should_have_obeyed_it(bench: Bench):
+    job_id = await bench.submit()
+    claim = await bench.claim()
+    await actions.cancel(bench.store, TENANT, job_id)
+    await bench.end_lease(claim)
+    await bench.reaper.sweep()
+    job = await bench.job(job_id)
+    assert (job.status, job.stop_reason) == ("cancelled", "cancelled")
+
+
+async def test_nothing_is_taken_before_a_lease_of_unbroken_contact(bench: Bench):
+    job_id = await bench.submit()
+    await lose(bench)
+    careful = Reaper(bench.store, bench.stats, lease=3600)
+    assert len((await careful.sweep()).lost) == 1
+    assert (await bench.job(job_id)).status == "running"
+
+
+async def test_a_scheduled_job_is_queued_when_it_is_due(bench: Bench):
+    due = await bench.submit(run_at=milliseconds() - 1)
+    later = await bench.submit(run_at=milliseconds() + 3_600_000)
+    await bench.reaper.sweep()
+    assert [(await bench.job(job_id)).status for job_id in (due, later)] == ["queued", "scheduled"]
+    assert (await bench.claim()).job_id == due
+
+
+async def test_a_job_that_is_past_its_expiry_expires_unless_it_runs(bench: Bench):
+    running = await bench.submit(expires_at=milliseconds() - 1)
+    await bench.claim()
+    waiting = await bench.submit(expires_at=milliseconds() - 1)
+    await bench.reaper.sweep()
+    assert (await bench.job(running)).status == "running"
+    job = await bench.job(waiting)
+    assert job.error is not None
+    assert (job.status, job.stop_reason, job.error["code"]) == ("expired", "expired", "expired")
+
+
+async def test_a_queued_job_without_a_ticket_gets_one_and_one_with_a_ticket_no_second(bench: Bench, store: JobStore):
+    lost, kept, aside = [await bench.submit() for _ in range(3)]
+    long_ago = milliseconds() - 60_000
+    for job_id in (lost, kept, aside):
+        await store.link.command("ZADD", keys.QUEUED, long_ago, job_id)
+    queue, side = keys.rq_queue("default.default"), keys.rq_queue(f"default.default@x@{bench.agent.version}")
+    await store.link.command("LREM", queue, 0, lost)
+    await store.link.command("LREM", queue, 0, aside)
+    await store.link.command("RPUSH", side, aside)
+    for _ in range(TICKET_CHECK):
+        await bench.reaper.sweep()
+    assert await store.link.command("LRANGE", queue, 0, -1) == [kept.encode(), lost.encode()]
+    assert await store.link.command("LRANGE", side, 0, -1) == [aside.encode()]
+
+
+@pytest.mark.parametrize("rubbish", ["no hash", "no version"])
+async def test_a_record_that_cannot_be_read_does_not_stop_the_sweep(bench: Bench, rubbish: str):
+    broken = await bench.submit(run_at=milliseconds() - 2)
+    sound = await bench.submit(run_at=milliseconds() - 1)
+    if rubbish == "no hash":
+        await bench.store.link.command("SET", keys.job(broken), "rubbish")
+    else:
+        await bench.store.link.command("HDEL", keys.job(broken), "v")
+    assert (await bench.reaper.sweep()).due == [broken, sound]
+    assert (await bench.job(sound)).status == "queued"

@@ -1,0 +1,1 @@
+"""The worker processes: the concurrent RQ worker, the executor of one job, and the background duties."""

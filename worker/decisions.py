@@ -1,0 +1,27 @@
+"""What people decided about interrupted calls, taken over into the journal by the first attempt after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from agent_core.ports import Journal
+from agent_core.state import State, commit
+from agent_core.tools import Registry, ToolContext
+from agent_core.types import Entry, Json, ToolCompleted, ToolReconciled
+
+
+async def take_over(
+    decisions: Sequence[Json], state: State, journal: Journal, registry: Registry, context: Callable[[str], ToolContext]
+) -> None:
+    """Records each decision, with the result of a call that happened, and folds it in. Raises as `Journal.record`."""
+    for decision in decisions:
+        intent = state.intents.get(decision["call_id"])
+        if intent is None or intent.call_id in state.results:
+            continue
+        entries: list[Entry] = [
+            ToolReconciled(intent.call_id, intent.step, intent.name, decision["decision"], "person")
+        ]
+        if decision["decision"] == "happened":
+            result = await registry.as_told(intent.name, decision["result"], context(intent.call_id))
+            entries.append(ToolCompleted(intent.call_id, intent.step, intent.name, result.content, result.is_error))
+        await commit(state, journal, *entries)

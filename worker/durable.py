@@ -1,0 +1,143 @@
+"""The loop's ports over Redis: a fenced journal, and live text for whoever watches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+
+from agent_core.types import (
+    USAGE_FIELDS,
+    Entry,
+    Json,
+    ModelCompleted,
+    ModelFailed,
+    ModelStarted,
+    ToolCompleted,
+    entry_to_json,
+)
+from jobs import keys
+from jobs.records import Job
+from jobs.stats import Stats
+from jobs.store import JobStore
+
+GATHER_SECONDS = 0.25
+"""Live text is gathered for this long, so that a watcher gets at most four pieces a second."""
+
+
+class DurableJournal:
+    """Writes an attempt's entries under its token, numbered, so that a repeated write changes nothing."""
+
+    def __init__(
+        self, store: JobStore, job: Job, token: str, stats: Stats, live: LiveText, on_cancel: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._job = job
+        self._token = token
+        self._stats = stats
+        self._live = live
+        self._on_cancel = on_cancel
+        self._written = 0
+        self._pause = job.flag == "pause"
+
+    async def record(self, *entries: Entry) -> None:
+        """See `agent_core.ports.Journal`."""
+        if any(isinstance(entry, ModelCompleted | ModelFailed) for entry in entries):
+            self._live.drop()
+        await self.append(_counters(entries), [(entry.TYPE, entry_to_json(entry)) for entry in entries])
+        for entry in entries:
+            self._observe(entry)
+
+    async def append(self, counters: dict[str, int], lines: list[tuple[str, Json]]) -> None:
+        """Appends lines of any type. Raises StaleAttemptError."""
+        self._written += 1
+        flag = await self._store.record(self._job.id, self._token, self._written, counters, lines)
+        self._pause = self._pause or flag == 2
+        if flag == 1:
+            self._on_cancel()
+
+    def pause_requested(self) -> bool:
+        return self._pause
+
+    def request_pause(self) -> None:
+        """Notes a pause that came by another way than a write."""
+        self._pause = True
+
+    def _observe(self, entry: Entry) -> None:
+        stats, agent = self._stats, self._job.spec.agent
+        match entry:
+            case ModelCompleted() | ModelFailed():
+                outcome = "ok" if isinstance(entry, ModelCompleted) else entry.code
+                stats.add("model_calls_total", entry.model, outcome)
+                stats.observe("model_call_seconds", entry.seconds)
+                stats.add("cost_usd_total", agent, entry.model, amount=entry.settled / 1e6)
+                for name, key in USAGE_FIELDS:
+                    if amount := (entry.usage or {}).get(key):
+                        stats.add("tokens_total", entry.model, name.removesuffix("_tokens"), amount=amount)
+            case ToolCompleted():
+                stats.add("tool_calls_total", entry.name, "error" if entry.is_error else "ok")
+                stats.observe("tool_call_seconds", entry.seconds)
+            case _:
+                pass
+
+
+def _counters(entries: tuple[Entry, ...]) -> dict[str, int]:
+    """What the entries add to the record."""
+    counts: Counter[str] = Counter()
+    for entry in entries:
+        match entry:
+            case ModelStarted():
+                counts["reserved"] += entry.reserved
+            case ModelCompleted() | ModelFailed():
+                counts["reserved"] -= entry.reserved
+                counts["cost"] += entry.settled
+                counts["model_calls"] += 1
+                for name, key in USAGE_FIELDS:
+                    counts[name] += int((entry.usage or {}).get(key) or 0)
+            case ToolCompleted():
+                counts["tool_calls"] += 1
+            case _:
+                pass
+    return {name: amount for name, amount in counts.items() if amount}
+
+
+class LiveText:
+    """Publishes what the model says while it says it; nothing of it is kept."""
+
+    def __init__(self, store: JobStore, job: Job) -> None:
+        self._store = store
+        self._job = job
+        self._pieces: list[str] = []
+        self._step = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def text(self, step: int, delta: str) -> None:
+        """See `agent_core.ports.Events`."""
+        if step != self._step:
+            self.drop()
+            self._step = step
+        self._pieces.append(delta)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
+
+    def drop(self) -> None:
+        """Forgets what was not sent: what the reply came to stands in the journal from now on."""
+        self._pieces.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _flush(self) -> None:
+        self._timer = None
+        if self._pieces:
+            data = {"step": self._step, "text": "".join(self._pieces)}
+            self._pieces.clear()
+            task = asyncio.get_running_loop().create_task(self._publish(data))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _publish(self, data: Json) -> None:
+        event = {"type": "message.delta", "job_id": self._job.id, "attempt": self._job.attempts, "data": data}
+        await self._store.link.command("PUBLISH", keys.channel(self._job.id), json.dumps(event, ensure_ascii=False))

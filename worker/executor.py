@@ -1,0 +1,288 @@
+"""One attempt of one job: restore, run the loop, and write down how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from agent_core.agent import Agent
+from agent_core.defaults import AskForDestructive
+from agent_core.errors import ModelError, StaleAttemptError, UnknownPriceError
+from agent_core.failpoints import failpoint
+from agent_core.loop import Ports, run
+from agent_core.ports import Decision, Model
+from agent_core.tools import ToolContext
+from agent_core.types import (
+    Completed,
+    Deferred,
+    Effect,
+    Json,
+    ModelFailed,
+    ModelStarted,
+    Outcome,
+    Paused,
+    Stopped,
+    Suspended,
+)
+from jobs import keys
+from jobs.errors import NotFoundError
+from jobs.files import FileStore, JobArtifacts
+from jobs.queue import Claim
+from jobs.records import Job
+from jobs.stats import Stats
+from jobs.store import Attempt, JobStore
+from memory.session import Fence, SessionMemory, SessionScope
+from worker.decisions import take_over
+from worker.durable import DurableJournal, LiveText
+from worker.restore import Restored, restore
+
+MOST_DEFERRALS = 8
+LONGEST_DEFERRAL = 300.0
+LONGEST_WAIT = 3600.0
+"""Seconds; a server may ask for more in its retry-after, and is asked again after this time all the same."""
+Interruption = Literal["cancel", "drain", "lost"]
+log = structlog.get_logger("worker")
+
+
+@dataclass(slots=True)
+class Attempted:
+    """An attempt that this process is running; `reason` says why its task is being cancelled, once it is.
+
+    While its end is being written (`ending`), nothing interrupts it.
+    """
+
+    claim: Claim
+    task: asyncio.Task[None] | None = None
+    journal: DurableJournal | None = None
+    reason: Interruption | None = None
+    ending: bool = False
+
+    def interrupt(self, reason: Interruption) -> None:
+        """Cancels the attempt's task; the first reason counts."""
+        if self.reason is None and not self.ending:
+            self.reason = reason
+            if self.task is not None:
+                self.task.cancel()
+
+
+class Approvals(AskForDestructive):
+    """Asks a person about destructive tools but for those that the agent approves by itself."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._auto = frozenset(agent.auto_approve)
+
+    def decide(self, name: str, input: Json, effect: Effect, call_id: str) -> Decision:
+        return "run" if name in self._auto else super().decide(name, input, effect, call_id)
+
+
+class Executor:
+    """Runs claims. It knows the agents of this worker by "name@version" and shares one model client."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        files: FileStore,
+        model: Model,
+        agents: Callable[[str], Agent | None],
+        stats: Stats,
+        workspaces: Path,
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._model = model
+        self._agents = agents
+        self._stats = stats
+        self._workspaces = workspaces
+        self._sessions = SessionMemory(store.link)
+        self.ended: Counter[Literal["successful", "failed"]] = Counter()
+        """Jobs that ended since RQ's record of this worker was last written."""
+
+    async def execute(self, attempted: Attempted) -> None:
+        """Runs an attempt to its end. Whatever happens is written into the job; nothing is raised."""
+        claim = attempted.claim
+        attempt = Attempt(claim.token, claim.queue)
+        try:
+            if claim.job is None:
+                await self._set_aside(claim)
+            elif claim.job.flag == "cancel":
+                attempted.ending = True
+                await self._interrupted(claim.job, attempt, "cancel")
+            else:
+                await self._to_its_end(claim.job, attempt, attempted)
+        except StaleAttemptError:
+            self._stats.add("fenced_total")
+            log.warning("fenced: another attempt owns the job", job=claim.job_id)
+        except Exception:
+            log.exception("the end of an attempt could not be written; its lease will end", job=claim.job_id)
+
+    async def _to_its_end(self, job: Job, attempt: Attempt, attempted: Attempted) -> None:
+        try:
+            await self._attempt(job, attempt, attempted)
+        except StaleAttemptError:
+            raise
+        except asyncio.CancelledError:
+            attempted.ending = True
+            _absorb_cancellation()
+            await self._interrupted(job, attempt, attempted.reason or "drain")
+        except Exception:
+            attempted.ending = True
+            log.exception("the attempt failed for a reason of the platform's own", job=job.id)
+            await self._fail(job, attempt, "error", "internal", "an unexpected error of the platform; see its log")
+
+    async def _attempt(self, job: Job, attempt: Attempt, attempted: Attempted) -> None:
+        agent = self._agents(f"{job.spec.agent}@{job.spec.agent_version}")
+        if agent is None:
+            await self._store.move(job, "hand_back", {"why": "this worker lost the agent's version"}, attempt=attempt)
+            return
+        if job.attempts == 1:
+            waiting_since = max(job.created_ms, job.spec.run_at or 0)
+            self._stats.observe("queue_wait_seconds", max(0, (job.since_ms or 0) - waiting_since) / 1000)
+        workspace = self._workspaces / job.id
+        live = LiveText(self._store, job)
+        journal = DurableJournal(
+            self._store, job, attempt.token, self._stats, live, on_cancel=lambda: attempted.interrupt("cancel")
+        )
+        attempted.journal = journal
+        try:
+            restored = await restore(job, self._store, self._sessions, workspace, self._files)
+        except NotFoundError as exc:
+            attempted.ending = True
+            await self._fail(job, attempt, "error", exc.code, str(exc))
+            return
+        failpoint("after_restore")
+        await self._note(job, journal, restored)
+        ports = Ports(self._model, journal, Approvals(agent), live, self._context(job, workspace))
+        await take_over(restored.decisions, restored.state, journal, agent.registry, ports.context)
+        try:
+            outcome = await run(restored.state, agent=agent, budget=job.budget, ports=ports)
+        except (ModelError, UnknownPriceError) as exc:
+            code = exc.code if isinstance(exc, ModelError) else "unknown_price"
+            outcome = Stopped("error", str(exc), restored.state.last_text(), code)
+        finally:
+            live.drop()
+        await asyncio.sleep(0)  # an interruption that came with the last record takes hold here
+        attempted.ending = True
+        failpoint("before_end")
+        await self._settle(job, attempt, outcome, restored)
+        failpoint("after_end")
+
+    def _context(self, job: Job, workspace: Path) -> Callable[[str], ToolContext]:
+        artifacts = JobArtifacts(self._files, job.tenant, job.token)
+        # a model's ids of its calls need not differ from job to job, and an idempotency key must
+        return lambda call_id: ToolContext(job.id, f"{job.id}.{call_id}", workspace, artifacts)
+
+    async def _note(self, job: Job, journal: DurableJournal, restored: Restored) -> None:
+        """Notes the session's length once, and settles the calls that died with an earlier attempt at their worst."""
+        if restored.fresh and job.spec.session_id is not None:
+            data = {"state": "executing", "session_length": restored.session_length}
+            await journal.append({}, [("state.changed", data)])
+        for call in restored.lost_calls:
+            failed = _lost(call, self._model.price_version)
+            await journal.record(failed)
+            restored.state.apply(failed)
+
+    # ---- endings
+
+    async def _settle(self, job: Job, attempt: Attempt, outcome: Outcome, restored: Restored) -> None:
+        match outcome:
+            case Completed(output, stop_reason):
+                await self._remember(job, attempt, restored)
+                await self._store.move(job, "complete", {"stop_reason": stop_reason, "output": output}, attempt=attempt,
+                                       stop_reason=stop_reason)  # fmt: skip
+                self._ended(job, "successful")
+            case Stopped(stop_reason, detail, output, code):
+                await self._fail(job, attempt, stop_reason, code or stop_reason, detail, output)
+            case Suspended(stop_reason, calls):
+                waiting = [
+                    {"call_id": c["id"], "tool": c["name"], "input": c["input"], "key": f"{job.id}.{c['id']}"}
+                    for c in calls
+                ]
+                data = {"stop_reason": stop_reason, "calls": waiting}
+                await self._store.move(job, "park", data, attempt=attempt, stop_reason=stop_reason)
+            case Deferred(delay, code, detail):
+                await self._defer(job, attempt, restored, delay, code, detail)
+            case Paused():
+                await self._store.move(job, "suspend", attempt=attempt)
+
+    async def _remember(self, job: Job, attempt: Attempt, restored: Restored) -> None:
+        if job.spec.session_id is not None:
+            scope = SessionScope(job.tenant, job.spec.session_id)
+            fresh = restored.state.messages[restored.opening :]
+            fence = Fence(keys.job(job.id), "token", attempt.token)
+            failpoint("before_session_append")
+            if not await self._sessions.append(scope, restored.session_length, fresh, fence):
+                log.warning("the session changed while the job ran; its messages were not added", job=job.id)
+            failpoint("after_session_append")
+
+    async def _defer(
+        self, job: Job, attempt: Attempt, restored: Restored, delay: float, code: str, detail: str
+    ) -> None:
+        if restored.deferrals >= MOST_DEFERRALS:
+            await self._fail(job, attempt, "error", code, f"{detail}; given up after {MOST_DEFERRALS} long waits")
+            return
+        wait = min(LONGEST_WAIT, max(delay, min(LONGEST_DEFERRAL, 5.0 * 2**restored.deferrals)))
+        data = {"deferred": round(wait, 3), "code": code, "detail": detail}
+        await self._store.move(job, "hand_back", data, attempt=attempt, due_ms=-max(1, int(wait * 1000)))
+
+    async def _fail(
+        self, job: Job, attempt: Attempt, stop_reason: str, code: str, message: str, output: str | None = None
+    ) -> None:
+        data = {"stop_reason": stop_reason, "output": output, "error": {"code": code, "message": message}}
+        await self._store.move(job, "fail", data, attempt=attempt, stop_reason=stop_reason)
+        self._ended(job, "failed")
+
+    async def _interrupted(self, job: Job, attempt: Attempt, reason: Interruption) -> None:
+        match reason:
+            case "cancel":
+                await self._store.move(
+                    job, "stop", {"stop_reason": "cancelled"}, attempt=attempt, stop_reason="cancelled"
+                )
+                self._ended(job, "failed")
+            case "drain":
+                failpoint("before_hand_back")
+                await self._store.move(job, "hand_back", {"why": "the worker is shutting down"}, attempt=attempt)
+                failpoint("after_hand_back")
+            case "lost":
+                self._stats.add("fenced_total")
+                log.warning("lease lost: another attempt owns the job", job=job.id, attempt=job.attempts)
+
+    def _ended(self, job: Job, how: Literal["successful", "failed"]) -> None:
+        self.ended[how] += 1
+        shutil.rmtree(self._workspaces / job.id, ignore_errors=True)
+        self._stats.observe("job_duration_seconds", max(0.0, time.time() - (job.started_ms or job.created_ms) / 1000))
+
+    async def _set_aside(self, claim: Claim) -> None:
+        """A record that cannot be read is kept for a person and disturbs no other job."""
+        log.error("record set aside: it cannot be read", job=claim.job_id, why=claim.damaged)
+        await self._store.link.command("LPUSH", keys.DEAD_LETTERS, claim.job_id)
+        await self._store.link.command("ZREM", keys.rq_wip(claim.queue), claim.member)
+
+
+def _lost(call: ModelStarted, price_version: str) -> ModelFailed:
+    return ModelFailed(
+        call_id=call.call_id,
+        step=call.step,
+        model=call.model,
+        code="lost",
+        message="the worker was lost during the call; it is settled at its worst case",
+        usage=None,
+        price_version=price_version,
+        reserved=call.reserved,
+        settled=call.reserved,
+        reason="worst_case",
+    )
+
+
+def _absorb_cancellation() -> None:
+    """The interruption is being dealt with here, so what follows may await again."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()

@@ -1,0 +1,79 @@
+"""Finds the agents that a worker runs: those its modules define, and older published versions whose tools they have."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+from agent_core.agent import Agent
+from agent_core.errors import DefinitionError
+from agent_core.tools import Tool
+from agent_core.types import Budget, Json
+from jobs.agents import Published
+from worker.errors import StartError
+
+
+def load_agents(sources: Sequence[str]) -> dict[str, Agent]:
+    """The Agent objects of modules or .py files, by name. Raises StartError."""
+    agents: dict[str, Agent] = {}
+    for source in sources:
+        found = [value for value in vars(_import(source)).values() if isinstance(value, Agent)]
+        if not found:
+            raise StartError(f"NIGHTSHIFT_AGENTS: {source} defines no agent; it needs a module-level Agent(...)")
+        for agent in found:
+            if agents.setdefault(agent.name, agent) != agent:
+                raise StartError(f"NIGHTSHIFT_AGENTS: two different agents are named {agent.name!r}; rename one")
+    return agents
+
+
+def _import(source: str) -> ModuleType:
+    try:
+        if not source.endswith(".py"):
+            return importlib.import_module(source)
+        path = Path(source).resolve()
+        spec = importlib.util.spec_from_file_location(f"nightshift_agents_{path.parent.name}_{path.stem}", path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise StartError(f"NIGHTSHIFT_AGENTS: there is no file {source}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module
+    except StartError:
+        raise
+    except (Exception, SystemExit) as exc:  # whatever a user's module may raise while it is imported
+        text = " ".join(str(exc).split())
+        why = text if isinstance(exc, DefinitionError | ImportError) else f"{type(exc).__name__}: {text}"
+        raise StartError(f"NIGHTSHIFT_AGENTS: {source}: {why}") from exc
+
+
+def published(agent: Agent) -> Published:
+    """The agent as it is published."""
+    return Published(agent.name, agent.version, agent.definition())
+
+
+def runnable(versions: Iterable[Published], local: dict[str, Agent]) -> dict[str, Agent]:
+    """The agents, by "name@version", of the published versions whose tools this worker has."""
+    found: dict[str, Agent] = {}
+    for version in versions:
+        agent = local.get(version.name)
+        if agent is not None and (rebuilt := rebuild(version.definition, agent.tools)) is not None:
+            found[f"{version.name}@{version.version}"] = rebuilt
+    return found
+
+
+def rebuild(definition: Json, tools: Sequence[Tool]) -> Agent | None:
+    """The agent of a published definition, with the schemas that it pinned; None when a tool is missing here.
+
+    The definition of another platform version may name fields that this one does not know: None as well.
+    """
+    by_name = {t.name: t for t in tools}
+    try:
+        pinned = [replace(by_name[item["name"]], **item) for item in definition["tools"]]
+        return Agent(**{**definition, "budget": Budget(**definition["budget"]), "tools": pinned})
+    except (KeyError, TypeError, DefinitionError):
+        return None

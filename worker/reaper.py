@@ -1,0 +1,123 @@
+"""Rescues jobs: of workers that are gone, without a ticket, due, or past their expiry. Every worker runs one; for each
+job exactly one of them wins, for each move is decided inside Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+
+import redis
+import structlog
+
+from agent_core.failpoints import failpoint
+from jobs.errors import ConflictError, JobsError, NotFoundError, StaleAttemptError, UnavailableError
+from jobs.ports import Store
+from jobs.queue import MOST_OVERDUE, Overdue
+from jobs.records import Job
+from jobs.stats import Stats
+from jobs.store import Attempt, Moved
+
+log = structlog.get_logger("worker")
+MOST_LOST = 3
+"""A job that has lost its worker this often is set aside as poison."""
+TICKET_CHECK = 10
+"""Queued jobs are looked at for a lost ticket in one of this many sweeps: it costs a look at each."""
+
+
+class Reaper:
+    """Sweeps every second. After an outage of Redis it waits for one lease of unbroken contact before it takes a job
+    from anyone, so that live workers can beat first.
+    """
+
+    def __init__(self, store: Store, stats: Stats, lease: int) -> None:
+        self._store = store
+        self._stats = stats
+        self._lease = lease
+        self._contact_since = time.monotonic()
+        self._sweeps = 0
+        self._looked_at = 0
+
+    async def run(self) -> None:
+        """Sweeps for ever."""
+        while True:
+            try:
+                await self.sweep()
+            except UnavailableError:
+                self._contact_since = time.monotonic()
+            except JobsError:
+                log.exception("a sweep failed")
+            await asyncio.sleep(1)
+
+    async def sweep(self) -> Overdue:
+        """One sweep; returns what it found."""
+        found = await self._store.tickets.overdue(skip=self._looked_at)
+        for job_id in found.due:
+            await self._quietly(self._due(job_id))
+        for job_id in found.expired:
+            await self._quietly(self._expire(job_id))
+        self._sweeps += 1
+        if self._sweeps % TICKET_CHECK == 0:
+            for job_id in found.unticketed:
+                await self._quietly(self._release(job_id))
+            # a long queue is looked at part by part: the oldest may wait for a worker that never comes
+            self._looked_at = self._looked_at + MOST_OVERDUE if len(found.unticketed) == MOST_OVERDUE else 0
+        if time.monotonic() - self._contact_since >= self._lease:
+            for job_id, token, queue in found.lost:
+                await self._quietly(self.rescue(job_id, Attempt(token, queue)))
+        return found
+
+    async def rescue(self, job_id: str, attempt: Attempt) -> bool:
+        """Takes a job from an attempt whose lease has ended; whether this reaper was the one."""
+        job = await self._store.get(None, job_id)
+        failpoint("before_rescue")
+        if job.flag == "cancel":
+            moved = await self._store.move(job, "stop", {"stop_reason": "cancelled"}, attempt=attempt,
+                                           stop_reason="cancelled", if_lease_ended=True)  # fmt: skip
+        elif job.lost + 1 >= MOST_LOST:
+            moved = await self._bury(job, attempt)
+        else:
+            data = {"why": "the worker was lost", "worker": job.worker, "lost": job.lost + 1}
+            moved = await self._store.move(job, "rescue", data, attempt=attempt, if_lease_ended=True, lost=True)
+        if moved is not None:
+            failpoint("after_rescue")
+            self._stats.add("rescues_total")
+            log.warning("rescued", job=job_id, worker=job.worker, lost=job.lost + 1)
+        return moved is not None
+
+    async def _bury(self, job: Job, attempt: Attempt) -> Moved | None:
+        message = (
+            f"the job lost its worker {MOST_LOST} times and is set aside; retry it by hand once the cause is known"
+        )
+        data = {"stop_reason": "error", "error": {"code": "poison", "message": message}}
+        return await self._store.move(
+            job, "bury", data, attempt=attempt, stop_reason="error", if_lease_ended=True, lost=True
+        )
+
+    async def _due(self, job_id: str) -> None:
+        job = await self._store.get(None, job_id)
+        if job.status == "scheduled":
+            await self._store.move(job, "due")
+        else:
+            await self._store.undefer(job_id)
+            await self._store.release(job_id)
+
+    async def _expire(self, job_id: str) -> None:
+        job = await self._store.get(None, job_id)
+        if job.status != "running":
+            error = {"code": "expired", "message": "the job was not started before its expires_at"}
+            await self._store.move(job, "expire", {"stop_reason": "expired", "error": error}, stop_reason="expired")
+
+    async def _release(self, job_id: str) -> None:
+        if await self._store.release(job_id):
+            log.warning("a queued job had no ticket; pushed one", job=job_id)
+
+    async def _quietly(self, work: Awaitable[object]) -> None:
+        """One job's trouble must not keep the sweep from the next."""
+        try:
+            await work
+        except (ConflictError, StaleAttemptError, NotFoundError):
+            pass
+        except (ValueError, redis.ResponseError) as exc:
+            log.error("a record cannot be read: %s", exc)

@@ -1,0 +1,109 @@
+"""Where a run starts: the session's conversation, the job's input, and the fold of what earlier attempts recorded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent_core.state import State
+from agent_core.types import Json, ModelCompleted, ModelFailed, ModelStarted, Usage
+from jobs.decisions import open_decisions
+from jobs.files import FileStore
+from jobs.journal import Line
+from jobs.records import Job
+from jobs.store import JobStore
+from memory.session import SessionMemory, SessionScope
+
+
+@dataclass(slots=True)
+class Restored:
+    """A state and what the executor has to know of the history."""
+
+    state: State
+    session_length: int
+    opening: int
+    """Messages before the job's own: those of the session."""
+    fresh: bool
+    """No attempt has noted the session's length yet."""
+    lost_calls: list[ModelStarted]
+    """Model calls that an earlier attempt began and nobody heard the end of."""
+    decisions: list[Json]
+    """What people decided about interrupted calls since an attempt last ran."""
+    deferrals: int
+    """How often the job was put off since the model last answered."""
+
+
+async def restore(job: Job, store: JobStore, sessions: SessionMemory, workspace: Path, files: FileStore) -> Restored:
+    """Reads all that the run goes on from. Raises NotFoundError when one of its files is gone."""
+    lines = await store.lines(job.id)
+    noted = next((line.data["session_length"] for line in lines if "session_length" in line.data), None)
+    history: list[Json] = []
+    if job.spec.session_id is not None:
+        history = await sessions.read(SessionScope(job.tenant, job.spec.session_id), noted)
+    names = await _fetch_files(job, workspace, files)
+    state = State([*history], elapsed=job.ran_ms / 1000)
+    state.say(opening_text(job, names))
+    fold(state, lines)
+    return Restored(
+        state,
+        session_length=len(history) if noted is None else noted,
+        opening=len(history),
+        fresh=noted is None,
+        lost_calls=_lost_calls(lines),
+        decisions=open_decisions(lines),
+        deferrals=_deferrals(lines),
+    )
+
+
+def fold(state: State, lines: list[Line]) -> None:
+    """Folds journal lines into a state. What a fork copied gives it its history and costs it nothing."""
+    copied = True
+    for line in lines:
+        if copied and line.attempt > 0:
+            copied, state.usage = False, Usage()
+        if line.type == "user.message":
+            state.say(line.data["text"])
+        elif line.type == "job.queued" and line.data.get("retry"):
+            state.reopen()
+        elif (entry := line.entry()) is not None:
+            state.apply(entry)
+    if copied:
+        state.usage = Usage()
+
+
+def opening_text(job: Job, files: list[str]) -> str:
+    """The first message: the input, and which files there are."""
+    text = job.spec.input if isinstance(job.spec.input, str) else json.dumps(job.spec.input, ensure_ascii=False)
+    return f"{text}\n\nFiles of this job: {', '.join(files)}" if files else text
+
+
+async def _fetch_files(job: Job, workspace: Path, files: FileStore) -> list[str]:
+    names = []
+    for file_id in job.spec.files:
+        record = await files.get(job.tenant, file_id)
+        names.append((await files.fetch(record, workspace)).name)
+    return names
+
+
+def _lost_calls(lines: list[Line]) -> list[ModelStarted]:
+    open_calls: dict[str, ModelStarted] = {}
+    for line in lines:
+        match line.entry():
+            case ModelStarted() as started if line.attempt > 0:
+                open_calls[started.call_id] = started
+            case ModelCompleted() | ModelFailed() as ended:
+                open_calls.pop(ended.call_id, None)
+            case _:
+                pass
+    return list(open_calls.values())
+
+
+def _deferrals(lines: list[Line]) -> int:
+    count = 0
+    for line in lines:
+        if line.type == "model.completed":
+            count = 0
+        elif line.type == "job.queued" and "deferred" in line.data:
+            count += 1
+    return count

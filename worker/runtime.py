@@ -1,0 +1,257 @@
+"""Puts a worker process together: settings in, one running worker out. Every object is made here and handed on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redis
+import structlog
+
+from agent_core.agent import Agent
+from agent_core.claude import ClaudeModel
+from agent_core.errors import UnknownPriceError
+from jobs import fleet
+from jobs.agents import AgentCatalogue
+from jobs.durability import look
+from jobs.errors import JobsError, UnavailableError
+from jobs.files import FileStore
+from jobs.link import RedisLink, connect
+from jobs.queue import Tickets, queue_names, serves
+from jobs.retention import DAY_MS, Retention
+from jobs.stats import Stats
+from jobs.store import JobStore
+from worker.duties import Duty, DutyThread
+from worker.errors import StartError
+from worker.executor import Executor
+from worker.heartbeat import Member, heartbeat
+from worker.loader import load_agents, published, runnable
+from worker.metrics import serve_metrics
+from worker.pruner import Pruner
+from worker.reaper import Reaper
+from worker.rq_worker import ConcurrentWorker
+from worker.settings import Settings
+
+log = structlog.get_logger("worker")
+REPORT_SECONDS = 1.0
+SIMULATED_KEY = "simulated"
+
+
+@dataclass(slots=True)
+class Known:
+    """What the worker can run at the moment; refreshed by a duty."""
+
+    local: dict[str, Agent]
+    agents: dict[str, Agent] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    side_queues: list[str] = field(default_factory=list)
+
+
+async def run_worker(settings: Settings) -> None:
+    """Runs one worker process until it is told to stop. Raises StartError when it cannot start, CancelledError when it
+    is told to stop while it still waits for Redis.
+    """
+    stop_starting()
+    known = Known(load_agents(settings.agents))
+    model = make_model(settings)
+    link = RedisLink(connect(settings.redis_url), patient=True)
+    claim_link = RedisLink(connect(settings.redis_url))
+    stats = Stats()
+    try:
+        await look_at_redis(settings)
+        await publish(link, known)
+        warm_up(model, known)
+        store, claims = JobStore(link), Tickets(claim_link)  # claiming and recording then overlap
+        executor = Executor(
+            store,
+            FileStore(link, settings.files_location),
+            model,
+            known.agents.get,
+            stats,
+            workspaces(settings),
+        )
+        worker = ConcurrentWorker(
+            queue_names(settings.pools),
+            connection=connect(settings.redis_url),
+            executor=executor,
+            tickets=claims,
+            pools=settings.pools,
+            concurrency=settings.concurrency,
+            lease=settings.lease_seconds,
+            grace=settings.drain_seconds,
+            versions=lambda: list(known.agents),
+            side_queues=lambda: known.side_queues,
+        )
+        await serve(worker, settings, known, stats)
+    finally:
+        await asyncio.gather(link.aclose(), claim_link.aclose(), model.aclose())
+
+
+def workspaces(settings: Settings) -> Path:
+    """Where jobs have their working directories on this machine."""
+    return settings.data_dir / "work"
+
+
+def stop_starting() -> None:
+    """Lets a signal end the start; the worker takes the signals over once it serves."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+async def serve(worker: ConcurrentWorker, settings: Settings, known: Known, stats: Stats) -> None:
+    """Runs the worker with its background duties beside it."""
+
+    def duties(link: RedisLink) -> Sequence[Duty]:
+        return [
+            heartbeat(
+                Tickets(link), settings.lease_seconds, lambda: members(worker), lambda m, v: verdict(worker, m, v)
+            ),
+            Reaper(JobStore(link), stats, settings.lease_seconds).run(),
+            *([make_pruner(link, settings).run()] if settings.retention_days else []),
+            report(link, worker, settings, known, stats),
+        ]
+
+    stop_metrics = serve_metrics_if_asked(settings, worker)
+    thread = DutyThread(settings.redis_url, duties, on_failure=lambda: worker.call_soon(worker.drain))
+    thread.start()
+    try:
+        log.info("worker started", name=worker.name, agents=sorted(known.agents), pools=settings.pools)
+        await worker.serve()
+    finally:
+        await asyncio.to_thread(thread.stop)
+        await asyncio.to_thread(stop_metrics)
+
+
+def make_pruner(link: RedisLink, settings: Settings) -> Pruner:
+    """The duty that removes what has been kept long enough."""
+    files = FileStore(link, settings.files_location)
+    return Pruner(link, files, Retention(link, files, settings.retention_days * DAY_MS), workspaces(settings))
+
+
+def serve_metrics_if_asked(settings: Settings, worker: ConcurrentWorker) -> Callable[[], None]:
+    """Starts the metrics server of this process; returns what stops it. Raises StartError."""
+    if settings.metrics_port is None:
+        return lambda: None
+    try:
+        return serve_metrics(
+            settings.metrics_host, settings.metrics_port, lambda: len(worker.running), settings.concurrency
+        )
+    except OSError as exc:
+        at = f"{settings.metrics_port} on {settings.metrics_host} (NIGHTSHIFT_METRICS_HOST)"
+        raise StartError(f"NIGHTSHIFT_METRICS_PORT: {at} cannot be served: {exc.strerror}") from exc
+
+
+def make_model(settings: Settings) -> ClaudeModel:
+    """The model's client. Raises StartError when there is neither a key nor a server to ask."""
+    key = settings.anthropic_api_key.get_secret_value() if settings.anthropic_api_key else None
+    if settings.simulate or key is None:
+        if settings.model_base_url is None:
+            raise StartError(
+                "no model: set ANTHROPIC_API_KEY, or set NIGHTSHIFT_MODEL_BASE_URL to a server that speaks the "
+                "Messages API; `nightshift simulator` starts a simulated one, and `nightshift up` does all of it"
+            )
+        key = SIMULATED_KEY if settings.simulate or key is None else key
+    return ClaudeModel.connect(api_key=key, base_url=settings.model_base_url, connections=settings.concurrency + 10)
+
+
+async def publish(link: RedisLink, known: Known) -> None:
+    """Publishes the worker's own agents and learns which published versions it can run."""
+    catalogue = AgentCatalogue(link)
+    await catalogue.publish([published(agent) for agent in known.local.values()])
+    await refresh(link, known)
+
+
+async def look_at_redis(settings: Settings) -> None:
+    """Waits until Redis answers and says what is lost when it is.
+
+    Raises StartError for a Redis that evicts, or that refuses the password.
+    """
+    client = connect(settings.redis_url)
+    try:
+        while True:
+            try:
+                found = await asyncio.to_thread(look, client)
+                break
+            except (UnavailableError, redis.AuthenticationError) as exc:
+                raise StartError(f"NIGHTSHIFT_REDIS_URL is wrong: {exc}") from exc
+            except redis.ConnectionError as exc:
+                log.warning("Redis does not answer yet", error=str(exc))
+                await asyncio.sleep(REPORT_SECONDS)
+    finally:
+        await asyncio.to_thread(client.close)
+    (log.info if found.sound else log.warning)("durability", promise=found.promise)
+
+
+def warm_up(model: ClaudeModel, known: Known) -> None:
+    """Loads the price data before the first job needs it, and says early which agents could not be paid for."""
+    for name, agent in known.agents.items():
+        try:
+            model.worst_case(agent.model, 0, 0)
+        except UnknownPriceError as exc:
+            log.warning("the jobs of an agent will fail: %s", exc, agent=name)
+
+
+async def refresh(link: RedisLink, known: Known) -> None:
+    """Looks again at which versions there are, and which side queues hold jobs for this worker."""
+    fresh = await AgentCatalogue(link).all_versions(known.seen)
+    known.seen.update(f"{version.name}@{version.version}" for version in fresh)
+    known.agents.update(runnable(fresh, known.local))
+    queues = await Tickets(link).side_queues()
+    known.side_queues = [name for name in queues if serves(known.agents, name)]
+
+
+def members(worker: ConcurrentWorker) -> list[Member]:
+    """What the worker holds leases of."""
+    return [(a.claim.job_id, a.claim.token, a.claim.queue) for a in list(worker.running.values())]
+
+
+def verdict(worker: ConcurrentWorker, member: Member, answer: int) -> None:
+    """Carries out what a heartbeat learned of an attempt."""
+    attempted = worker.running.get(f"{member[0]}:{member[1]}")
+    if attempted is None:
+        return
+    if answer == 2:
+        if attempted.journal is not None:
+            worker.call_soon(attempted.journal.request_pause)
+        return
+    worker.call_soon(attempted.interrupt, "lost" if answer < 0 else "cancel")
+
+
+async def report(link: RedisLink, worker: ConcurrentWorker, settings: Settings, known: Known, stats: Stats) -> None:
+    """Tells the fleet each second that this worker is alive, what it serves, and what it has counted."""
+    ttl = max(5, settings.lease_seconds)
+    try:
+        while True:
+            try:
+                await refresh(link, known)
+                await stats.flush(link)
+                await fleet.report(link, describe(worker, settings, known), ttl)
+                await asyncio.to_thread(worker.beat_worker)
+            except (JobsError, redis.RedisError) as exc:
+                log.warning("report: %s", exc)
+            await asyncio.sleep(REPORT_SECONDS)
+    finally:
+        await stats.flush(link)
+        await fleet.forget(link, worker.name)
+
+
+def describe(worker: ConcurrentWorker, settings: Settings, known: Known) -> fleet.WorkerReport:
+    """The worker's report of itself."""
+    return fleet.WorkerReport(
+        name=worker.name,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        pools=settings.pools,
+        versions=sorted(known.agents),
+        concurrency=settings.concurrency,
+        running=len(worker.running),
+        draining=worker.draining.is_set(),
+        simulated=settings.simulate,
+    )
