@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import redis
 import structlog
@@ -22,20 +22,22 @@ from jobs.store import Attempt, Moved
 log = structlog.get_logger("worker")
 MOST_LOST = 3
 """A job that has lost its worker this often is set aside as poison."""
+SWEEP_SECONDS = 1.0
 TICKET_CHECK = 10
 """Queued jobs are looked at for a lost ticket in one of this many sweeps: it costs a look at each."""
 
 
 class Reaper:
-    """Sweeps every second. After an outage of Redis it waits for one lease of unbroken contact before it takes a job
-    from anyone, so that live workers can beat first.
+    """Sweeps every second. After a silence, of Redis or of its own process, it waits for one lease of unbroken contact
+    before it takes a job from anyone, so that live workers can beat first.
     """
 
-    def __init__(self, store: Store, stats: Stats, lease: int) -> None:
+    def __init__(self, store: Store, stats: Stats, lease: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._stats = stats
         self._lease = lease
-        self._contact_since = time.monotonic()
+        self._clock = clock
+        self._contact_since = self._last_contact = clock()
         self._sweeps = 0
         self._looked_at = 0
 
@@ -44,15 +46,16 @@ class Reaper:
         while True:
             try:
                 await self.sweep()
-            except UnavailableError:
-                self._contact_since = time.monotonic()
+            except UnavailableError as exc:
+                log.warning("reaper: %s", exc)
             except JobsError:
                 log.exception("a sweep failed")
-            await asyncio.sleep(1)
+            await asyncio.sleep(SWEEP_SECONDS)
 
     async def sweep(self) -> Overdue:
         """One sweep; returns what it found."""
         found = await self._store.tickets.overdue(skip=self._looked_at)
+        in_contact = self._unbroken_contact() >= self._lease
         for job_id in found.due:
             await self._quietly(self._due(job_id))
         for job_id in found.expired:
@@ -63,10 +66,23 @@ class Reaper:
                 await self._quietly(self._release(job_id))
             # a long queue is looked at part by part: the oldest may wait for a worker that never comes
             self._looked_at = self._looked_at + MOST_OVERDUE if len(found.unticketed) == MOST_OVERDUE else 0
-        if time.monotonic() - self._contact_since >= self._lease:
+        if in_contact:
             for job_id, token, queue in found.lost:
                 await self._quietly(self.rescue(job_id, Attempt(token, queue)))
+        self._last_contact = self._clock()
         return found
+
+    def _unbroken_contact(self) -> float:
+        """Seconds since when Redis has answered without a silence; called as it answers.
+
+        An answer that was long in coming is the end of a silence, as one after a failure is: while it was on its way,
+        no worker could beat.
+        """
+        now = self._clock()
+        if now - self._last_contact > SWEEP_SECONDS + self._lease / 3:
+            self._contact_since = now
+        self._last_contact = now
+        return now - self._contact_since
 
     async def rescue(self, job_id: str, attempt: Attempt) -> bool:
         """Takes a job from an attempt whose lease has ended; whether this reaper was the one."""

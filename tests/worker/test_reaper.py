@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from jobs import actions, keys
 from jobs.link import milliseconds
-from jobs.queue import Claim
+from jobs.queue import Claim, Overdue
 from jobs.store import JobStore
 from tests.worker.conftest import TENANT, Bench
 from worker.reaper import MOST_LOST, TICKET_CHECK, Reaper
@@ -81,6 +82,30 @@ async def test_nothing_is_taken_before_a_lease_of_unbroken_contact(bench: Bench)
     careful = Reaper(bench.store, bench.stats, lease=3600)
     assert len((await careful.sweep()).lost) == 1
     assert (await bench.job(job_id)).status == "running"
+
+
+async def test_an_answer_that_was_long_in_coming_is_the_end_of_a_silence(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    now = 0.0
+    reaper = Reaper(bench.store, bench.stats, lease=6, clock=lambda: now)
+    overdue = bench.store.tickets.overdue
+
+    async def late(*args: Any, **kwargs: Any) -> Overdue:
+        nonlocal now
+        now += 60
+        return await overdue(*args, **kwargs)
+
+    job_id = await bench.submit()
+    await lose(bench)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.store.tickets, "overdue", late)
+        await reaper.sweep()
+    for _ in range(5):  # the live workers' time to beat
+        now += 1
+        await reaper.sweep()
+        assert (await bench.job(job_id)).status == "running"
+    now += 1
+    await reaper.sweep()
+    assert (await bench.job(job_id)).status == "queued"
 
 
 async def test_a_scheduled_job_is_queued_when_it_is_due(bench: Bench):
