@@ -13,13 +13,15 @@ from typing import Any
 from agent_core.errors import DefinitionError
 from agent_core.results import A_RESULT_LIMIT, RESULT_CHARS, is_result_limit
 from agent_core.tools import Registry, Tool
-from agent_core.types import Budget, Json
+from agent_core.types import Budget, Json, Role
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 A_NAME = "1 to 64 letters, digits, _ and -, a letter first"
 SET_BY_THE_LOOP = frozenset({"model", "messages", "system", "tools", "max_tokens", "stream"})
-PRICED = frozenset({"cache_control", "inference_geo", "service_tier", "speed"})
-"""Parameters of a request that change its price, so that a reservation would no longer be its bound."""
+PRICED = frozenset({"cache_control", "extra_body", "service_tier", "speed"})
+"""Parameters of a request that change its price, or may hide some that do: a reservation would not be its bound."""
+ROUTED = ("planner", "validator", "summariser")
+"""Roles that may have a model of their own; the executor's is the agent's."""
 BUDGET = "a Budget with limits above 0: usd a decimal string, tokens and steps whole numbers, seconds a number"
 
 
@@ -30,6 +32,8 @@ class Agent:
     `model` is a model id of the Messages API, `max_tokens` caps each reply, `budget` is the default of its jobs,
     `pool` names the workers that may run it. A tool result of more than `max_result_chars` characters is kept as an
     artifact and previewed. `auto_approve` lists destructive tools that need no person.
+    `models` routes calls by role, the rest go to `model`. `cache_ttl` is how long the provider keeps a request's prefix
+    for the next one, "5m" or the dearer "1h".
     `extra` goes into each request as it is (thinking, output_config and the like); what the loop sets itself and what
     changes the price may not be in it.
     """
@@ -46,6 +50,8 @@ class Agent:
     parallel_tools: int = 8
     max_result_chars: int = RESULT_CHARS
     extra: Json = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    cache_ttl: str = "5m"
 
     def __post_init__(self) -> None:
         self._check(_is_name(self.name), "name", A_NAME)
@@ -65,6 +71,9 @@ class Agent:
         known = isinstance(self.auto_approve, list | tuple) and all(name in names for name in self.auto_approve)
         self._check(known, "auto_approve", f"a list of names of its tools ({names})")
         self._check(_is_json(self.extra), "extra", "a dictionary of plain JSON data")
+        routed = isinstance(self.models, dict) and all(r in ROUTED and _is_text(m) for r, m in self.models.items())
+        self._check(routed, "models", f"ids of models, by any of the roles {', '.join(ROUTED)}")
+        self._check(self.cache_ttl in ("5m", "1h"), "cache_ttl", "5m or 1h")
         fixed = sorted((SET_BY_THE_LOOP | PRICED) & self.extra.keys())
         self._check(not fixed, "extra", f"none of {', '.join(fixed)}: the loop sets them, or they change the price")
 
@@ -77,8 +86,23 @@ class Agent:
     def registry(self) -> Registry:
         return Registry(self.tools, self.max_result_chars)
 
+    @property
+    def parameters(self) -> Json:
+        """What each request carries besides its messages and tools: `extra`, and a longer `cache_ttl`."""
+        hour = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+        return {**self.extra, **hour} if self.cache_ttl == "1h" else self.extra
+
+    def model_for(self, role: Role) -> str:
+        """The id of the model that answers in a role."""
+        return self.models.get(role, self.model)
+
     def definition(self) -> Json:
-        """All that defines the agent, as plain JSON data."""
+        """All that defines the agent, as plain JSON data.
+
+        Fields that came later are left out where they have their default: the versions of before stay the same.
+        """
+        later: Json = {"models": self.models} if self.models else {}
+        later |= {"cache_ttl": self.cache_ttl} if self.cache_ttl != "5m" else {}
         return {
             "name": self.name,
             "description": self.description,
@@ -92,6 +116,7 @@ class Agent:
             "max_result_chars": self.max_result_chars,
             "extra": self.extra,
             "tools": [t.definition() for t in sorted(self.tools, key=lambda t: t.name)],
+            **later,
         }
 
     @property

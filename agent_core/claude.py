@@ -1,4 +1,5 @@
 """The one module that talks to the Messages API: one streamed attempt a call, every failure classified, no retry.
+And to the Message Batches API, for calls that are answered together.
 
 It reads the stream's raw events instead of the SDK's typed ones: the JSON is kept as the provider sent it, unknown
 blocks included, and a call costs half the CPU.
@@ -8,22 +9,36 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+import aiohttp
 import anthropic
 import httpx2
 from anthropic import AsyncAnthropic, AsyncStream, DefaultAioHttpClient
 
-from agent_core import pricing
 from agent_core.errors import ModelError
 from agent_core.ports import Draft, Request
+from agent_core.pricing import PUBLISHED, Prices
 from agent_core.state import WHOLE
 from agent_core.types import Json
 
 TRANSIENT_TYPES = frozenset({"overloaded_error", "api_error", "rate_limit_error", "timeout_error"})
 STATUS_CODES = {400: "invalid_request", 401: "authentication", 403: "permission", 404: "not_found",
                 413: "request_too_large", 429: "rate_limited", 529: "overloaded"}  # fmt: skip
-ERROR_TYPE_CODES = {"overloaded_error": "overloaded", "rate_limit_error": "rate_limited", "timeout_error": "timeout"}
+PROVIDERS_OWN = frozenset({500, 503, 529})
+"""Refusals of the provider itself. Others above 500 are a gateway's, which has lost an answer that may exist."""
+NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+ERROR_TYPE_CODES = {"overloaded_error": "overloaded", "rate_limit_error": "rate_limited", "timeout_error": "timeout",
+                    "invalid_request_error": "invalid_request", "authentication_error": "authentication",
+                    "permission_error": "permission", "not_found_error": "not_found"}  # fmt: skip
+UNPROCESSED = {
+    "expired": "the batch expired before the call was processed",
+    "canceled": "the batch was canceled before the call was processed",
+}
 
 
 class ClaudeModel:
@@ -33,13 +48,19 @@ class ClaudeModel:
     belongs to one event loop.
     """
 
-    def __init__(self, client: AsyncAnthropic, provider: str = "anthropic") -> None:
+    def __init__(self, client: AsyncAnthropic, prices: Prices = PUBLISHED) -> None:
         self.client = client
-        self.provider = provider
+        self.prices = prices
 
     @classmethod
     def connect(
-        cls, *, api_key: str | None = None, base_url: str | None = None, connections: int = 1000, timeout: float = 600
+        cls,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        prices: Prices = PUBLISHED,
+        connections: int = 1000,
+        timeout: float = 600,
     ) -> ClaudeModel:
         """A target with a client of its own, over aiohttp; `timeout` in seconds is the longest silence allowed."""
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
@@ -47,7 +68,7 @@ class ClaudeModel:
         client = AsyncAnthropic(
             api_key=api_key, base_url=base_url, max_retries=0, http_client=http, open_telemetry=False
         )
-        return cls(client)
+        return cls(client, prices)
 
     async def aclose(self) -> None:
         await self.client.close()
@@ -55,37 +76,123 @@ class ClaudeModel:
     async def complete(self, request: Request, draft: Draft) -> None:
         """See `ports.Model.complete`."""
         try:
-            async with self.client.messages.with_streaming_response.create(**_body(request)) as response:
-                async for event in AsyncStream.raw_events(response.http_response):
-                    _take(draft, event.event, event.data)
-        except anthropic.APIStatusError as exc:
-            raise _status_error(exc) from exc
-        except (anthropic.APIConnectionError, httpx2.TransportError) as exc:
-            cause = exc.__cause__ or exc
-            raise ModelError("connection", f"the connection to the model broke: {cause!r}", retryable=True) from exc
+            with _classified():
+                async with self.client.messages.with_streaming_response.create(
+                    **params_of(request), stream=True
+                ) as response:
+                    async for event in AsyncStream.raw_events(response.http_response):
+                        _take(draft, event.event, event.data)
         except UnicodeDecodeError as exc:
             raise ModelError("malformed_stream", "the model's stream is not UTF-8", retryable=True) from exc
         if draft.stop_reason is None:  # nothing in the SDK reports a stream that ends cleanly before its last event
             raise ModelError("early_end", "the model's stream ended before the reply was whole", retryable=True)
         _parse_inputs(draft)
 
-    def price(self, model: str, usage: Json) -> int:
-        return pricing.price(model, usage, self.provider)
+    def price(self, model: str, usage: Json, extra: Json | None = None) -> int:
+        return self.prices.price(model, usage, extra)
 
-    def worst_case(self, model: str, input_bytes: int, max_tokens: int) -> int:
-        return pricing.worst_case(model, input_bytes, max_tokens, self.provider)
+    def worst_case(self, model: str, input_tokens: int, max_tokens: int, extra: Json | None = None) -> int:
+        return self.prices.worst_case(model, input_tokens, max_tokens, extra)
+
+    def affordable(self, model: str, input_tokens: int, micros: int, extra: Json | None = None) -> int:
+        return self.prices.affordable(model, input_tokens, micros, extra)
 
     @property
     def price_version(self) -> str:
-        return pricing.price_version()
+        return self.prices.version
 
 
-def _body(request: Request) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class BatchStatus:
+    """Whether a batch has ended, and for how many seconds it has existed."""
+
+    ended: bool
+    age: float
+
+
+class MessageBatches:
+    """The Message Batches API of a target. Methods raise ModelError; its code is `malformed_answer` for what is no JSON
+    of the API's.
+    """
+
+    def __init__(self, client: AsyncAnthropic) -> None:
+        self._batches = client.messages.batches
+
+    async def create(self, requests: Mapping[str, Json]) -> str:
+        """The id of a new batch, of requests as `params_of` makes them by ids of our own."""
+        asked: Any = [{"custom_id": custom_id, "params": params} for custom_id, params in requests.items()]
+        with _readable(), _classified():
+            answer = await self._batches.with_raw_response.create(requests=asked)
+            return str(_loads(await answer.text())["id"])
+
+    async def status(self, batch_id: str) -> BatchStatus:
+        with _readable(), _classified():
+            answer = await self._batches.with_raw_response.retrieve(batch_id)
+            batch = _loads(await answer.text())
+            age = datetime.now(UTC) - datetime.fromisoformat(batch["created_at"])
+            return BatchStatus(batch["processing_status"] == "ended", max(0.0, age.total_seconds()))
+
+    async def results(self, batch_id: str) -> dict[str, Json]:
+        """What became of each request of a batch that has ended, by our ids."""
+        with _readable(), _classified():
+            async with self._batches.with_streaming_response.results(batch_id) as response:
+                lines = [_loads(line.decode()) for line in (await response.read()).splitlines() if line.strip()]
+            return {line["custom_id"]: line["result"] for line in lines}
+
+    async def cancel(self, batch_id: str) -> None:
+        with _classified():
+            await self._batches.cancel(batch_id)
+
+
+def take_result(draft: Draft, result: Json) -> None:
+    """Fills a draft with what a batch has for a call. Raises ModelError for anything but a whole reply.
+
+    Nothing is billed for a call that was not processed.
+    """
+    match result["type"]:
+        case "succeeded":
+            message = result["message"]
+            draft.started, draft.usage = True, message.get("usage")
+            draft.content, draft.stop_reason = message["content"], message.get("stop_reason")
+        case "errored":
+            fault = _error_event(result["error"].get("error") or {})
+            raise ModelError(fault.code, str(fault), retryable=fault.retryable, billed=False)
+        case type_:
+            message = UNPROCESSED.get(type_, f"the batch has no reply to the call, but {type_!r}")
+            raise ModelError(f"batch_{type_}", message, retryable=True, billed=type_ not in UNPROCESSED)
+    if draft.stop_reason is None:
+        raise ModelError("early_end", "the batch's reply is not whole", retryable=True)
+    _parse_inputs(draft)
+
+
+@contextmanager
+def _classified() -> Iterator[None]:
+    """Turns what the SDK raises into a ModelError that says what it means for the call."""
+    try:
+        yield
+    except anthropic.APIStatusError as exc:
+        raise _status_error(exc) from exc
+    except (anthropic.APIConnectionError, httpx2.TransportError) as exc:
+        cause = exc.__cause__ or exc
+        billed = not isinstance(cause.__cause__, NEVER_SENT)  # what cause itself is called says less
+        message = f"the connection to the model broke: {cause!r}"
+        raise ModelError("connection", message, retryable=True, billed=billed) from exc
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (anthropic.AnthropicError, AttributeError, LookupError, TypeError, ValueError) as exc:
+        raise ModelError("malformed_answer", f"the answer about a batch is malformed: {exc!r}", retryable=True) from exc
+
+
+def params_of(request: Request) -> dict[str, Any]:
+    """The parameters of a call, as the API takes them."""
     body: dict[str, Any] = {
         "model": request.model,
         "messages": request.messages,
         "max_tokens": request.max_tokens,
-        "stream": True,
         "cache_control": {"type": "ephemeral"},
         **request.extra,
     }
@@ -173,7 +280,8 @@ def _status_error(exc: anthropic.APIStatusError) -> ModelError:
     if isinstance(exc, anthropic.EnforcedSpendLimitReachedError | anthropic.ContractSpendLimitReachedError):
         code, retryable = "spend_limit", False
     message = f"the model answered {status}: {_message(exc)}"
-    return ModelError(code, message, retryable=retryable, retry_after=_retry_after(exc))
+    billed = status >= 500 and status not in PROVIDERS_OWN
+    return ModelError(code, message, retryable=retryable, retry_after=_retry_after(exc), billed=billed)
 
 
 def _error_event(error: Json) -> ModelError:

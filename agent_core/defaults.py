@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from agent_core.errors import BudgetError
 from agent_core.ports import Decision
-from agent_core.types import Effect, Entry, Json
+from agent_core.types import (
+    Budget,
+    Effect,
+    Entry,
+    Json,
+    ModelCompleted,
+    ModelFailed,
+    ModelStarted,
+    Refusal,
+    Unit,
+    Usage,
+)
 
 
 class MemoryJournal:
-    """Keeps the entries in a list."""
+    """Keeps the entries in a list, and holds the run to the dollars and tokens of a budget."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget | None = None) -> None:
         self.entries: list[Entry] = []
+        self._budget = budget or Budget(usd=None)
+        self._used = Counter[str]()
 
     async def record(self, *entries: Entry) -> None:
+        """See `ports.Journal`."""
+        for entry in entries:
+            match entry:
+                case ModelStarted():
+                    if refusal := self._refusal(entry):
+                        raise BudgetError(refusal)
+                case ModelCompleted() | ModelFailed():
+                    usage = Usage()
+                    usage.count(entry.usage)
+                    self._used.update(usd=entry.settled, tokens=usage.tokens)
+                case _:
+                    pass
         self.entries.extend(entries)
+
+    def _refusal(self, call: ModelStarted) -> Refusal | None:
+        limits: dict[Unit, int | None] = {"usd": self._budget.micros, "tokens": self._budget.tokens}
+        room = {unit: None if limit is None else limit - self._used[unit] for unit, limit in limits.items()}
+        asked: dict[Unit, int] = {"usd": call.reserved, "tokens": call.tokens}
+        for unit, limit in limits.items():
+            left = room[unit]
+            if limit is not None and left is not None and asked[unit] > left and self._budget.at_limit != "warn":
+                return Refusal("job", "total", self._budget.at_limit, unit, limit, left, room["usd"], room["tokens"])
+        return None
 
     def pause_requested(self) -> bool:
         return False

@@ -3,11 +3,16 @@
 AgentError
 ├── DefinitionError      an Agent or tool is defined wrongly; raised at import of the module that defines it
 ├── ModelError           one attempt at a model call failed; says whether another attempt may succeed
-├── BudgetError          a scope refuses the reservation of a call
+├── BudgetError          a limit has no room for the reservation of a call
+├── KilledError          a kill switch is on, so no call may be begun
 ├── UnknownPriceError    a model without a known price: refused before it is called
 ├── StaleAttemptError    another attempt owns the job now; whoever sees it must stop at once
 └── ToolError            raised by a tool to tell the model, in words it can act on, what went wrong
 """
+
+from __future__ import annotations
+
+from agent_core.types import Refusal
 
 
 class AgentError(Exception):
@@ -23,21 +28,33 @@ class ModelError(AgentError):
 
     `code` is stable (`rate_limited`, `overloaded`, `server_error`, `connection`, `early_end`, `invalid_request`,
     `authentication`, ...); `retryable` says whether the same call may succeed later; `retry_after` is in seconds.
+    `billed` is False only where it is certain that the provider worked on nothing.
     """
 
-    def __init__(self, code: str, message: str, *, retryable: bool, retry_after: float | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, *, retryable: bool, retry_after: float | None = None, billed: bool = True
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.retryable = retryable
         self.retry_after = retry_after
+        self.billed = billed
 
 
 class BudgetError(AgentError):
     """The reservation does not fit into a scope's limit; nothing was reserved and no call was made."""
 
-    def __init__(self, scope: str, detail: str) -> None:
-        super().__init__(detail)
-        self.scope = scope
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal
+
+
+class KilledError(AgentError):
+    """A kill switch is on: no model call is begun. `switch` is what it stops: `global`, `tenant:…` or `agent:…`."""
+
+    def __init__(self, switch: str) -> None:
+        super().__init__(f"the kill switch of {switch} is on")
+        self.switch = switch
 
 
 class UnknownPriceError(AgentError):
@@ -45,8 +62,9 @@ class UnknownPriceError(AgentError):
 
     def __init__(self, model: str) -> None:
         super().__init__(
-            f"no price is known for model {model!r}, so its cost cannot be bounded; "
-            "name a model that genai-prices knows, or give the target a price of its own"
+            f"no price is known for model {model!r}, so its cost cannot be bounded; name a model that genai-prices "
+            "knows, or set a price in USD for a million tokens: NIGHTSHIFT_PRICES names a JSON file of "
+            f'{{"{model}": {{"input": 3, "output": 15}}}} for workers, Prices.from_json reads one in Python'
         )
         self.model = model
 

@@ -25,9 +25,11 @@ from agent_core.types import (
     Budget,
     Completed,
     Deferred,
+    Held,
     Json,
     Outcome,
     Paused,
+    Refusal,
     Stopped,
     Suspended,
     ToolCompleted,
@@ -62,13 +64,14 @@ class Ports:
 async def run(state: State, *, agent: Agent, budget: Budget, ports: Ports, registry: Registry | None = None) -> Outcome:
     """Runs the agent from `state` until it ends, needs a person, must wait, or is paused.
 
-    Expected endings are values. Raises what is a fault: ModelError, UnknownPriceError, StaleAttemptError, and whatever
-    the ports raise.
+    Limits of money and tokens are the journal's, which reserves for each call; those of steps and time are held here.
+    Expected endings are values. Raises what is a fault: ModelError, UnknownPriceError, KilledError, StaleAttemptError,
+    and whatever the ports raise.
     """
     registry = registry or agent.registry
     tools = registry.to_json()
     overhead = len(json.dumps([agent.instructions, tools, agent.extra]))
-    turn = Turn(agent, ports.model, ports.journal, ports.events, tools, overhead, budget.micros, ports.backoff)
+    turn = Turn(agent, ports.model, ports.journal, ports.events, tools, overhead, ports.backoff)
     remaining = None if budget.seconds is None else max(0.0, budget.seconds - state.elapsed)
     try:
         async with asyncio.timeout(remaining) as clock:
@@ -91,9 +94,15 @@ async def _steps(state: State, turn: Turn, budget: Budget, ports: Ports, registr
         try:
             reply = await take_turn(state, turn)
         except BudgetError as exc:
-            return Stopped("budget_exceeded", str(exc), state.last_text(), code="usd")
+            return _at_limit(state, exc.refusal)
         if isinstance(reply, Deferred):
             return reply
+
+
+def _at_limit(state: State, refusal: Refusal) -> Stopped | Held:
+    if refusal.at_limit == "pause":
+        return Held(refusal)
+    return Stopped("budget_exceeded", refusal.detail, state.last_text(), code=refusal.unit)
 
 
 def _ending(state: State) -> Completed | Stopped | None:
@@ -103,6 +112,9 @@ def _ending(state: State) -> Completed | Stopped | None:
             return None
         case "end_turn" | "stop_sequence":
             return Completed(state.last_text() or "")
+        case "max_tokens" if state.final:
+            detail = "the last reply that the budget had room for reached its limit of output tokens"
+            return Stopped("budget_exceeded", detail, state.last_text(), code="usd")
         case "max_tokens" | "refusal" | "model_context_window_exceeded" as reason:
             return Stopped(reason, STOPS[reason], state.last_text())
         case reason:  # a word of a later API, or tool_use without a call
@@ -111,13 +123,9 @@ def _ending(state: State) -> Completed | Stopped | None:
 
 
 def _limit(state: State, budget: Budget) -> Stopped | None:
-    """The limit of turns or tokens that the job has reached, if any; that of money is held by each reservation."""
-    used = state.usage.tokens
+    """The limit of turns that the job has reached, if any; those of money and tokens are held by each reservation."""
     if budget.steps is not None and state.step >= budget.steps:
         return Stopped("max_steps", f"the job took its limit of {budget.steps} steps", state.last_text())
-    if budget.tokens is not None and used >= budget.tokens:
-        detail = f"the job used {used:,} of its {budget.tokens:,} tokens"
-        return Stopped("budget_exceeded", detail, state.last_text(), code="tokens")
     return None
 
 

@@ -11,7 +11,10 @@ from agent_core.types import Effect, Entry, Json
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call of a model: what the Messages API takes, nothing more."""
+    """One call of a model: what the Messages API takes, and under which id it is reserved.
+
+    `batch_id` is the batch that the call is with since an earlier attempt, which is not to be made again.
+    """
 
     model: str
     system: str
@@ -19,13 +22,16 @@ class Request:
     tools: list[Json]
     max_tokens: int
     extra: Json = field(default_factory=dict)
+    call_id: str = ""
+    batch_id: str | None = None
 
 
 @dataclass(slots=True)
 class Draft:
     """A reply while it grows. Whatever ends the call, it holds what has arrived by then.
 
-    `usage` is the provider's own JSON; `stop_reason` stays None until the reply is whole.
+    `usage` is the provider's own JSON; `stop_reason` stays None until the reply is whole. `batch_id` is the batch that
+    the call is with; while `unsent`, it has not left this process.
     """
 
     content: list[Json] = field(default_factory=list)
@@ -33,21 +39,33 @@ class Draft:
     stop_reason: str | None = None
     started: bool = False
     on_text: Callable[[str], None] | None = None
+    batch_id: str | None = None
+    unsent: bool = False
 
 
 class Model(Protocol):
     """One target: a client and the server it speaks to."""
 
     async def complete(self, request: Request, draft: Draft) -> None:
-        """Makes one attempt and fills `draft`. Raises `ModelError`; never retries by itself."""
+        """Makes one attempt and fills `draft`. Raises `ModelError`; never retries by itself.
+
+        May return before there is a reply, when a batch is to give it: `draft.batch_id` then says which.
+        """
         ...
 
     def price(self, model: str, usage: Json) -> int:
         """What a usage costs in micro-dollars. Raises `UnknownPriceError`; ValueError when it cannot be read."""
         ...
 
-    def worst_case(self, model: str, input_bytes: int, max_tokens: int) -> int:
-        """An upper bound of one call's price in micro-dollars. Raises `UnknownPriceError`."""
+    def worst_case(self, model: str, input_tokens: int, max_tokens: int, extra: Json | None = None) -> int:
+        """An upper bound of one call's price in micro-dollars. Raises `UnknownPriceError`.
+
+        `input_tokens` is an upper bound itself; `extra` is what the request carries besides.
+        """
+        ...
+
+    def affordable(self, model: str, input_tokens: int, micros: int, extra: Json | None = None) -> int:
+        """The most output tokens for which `worst_case` is at most `micros`; 0 when there are none."""
         ...
 
     @property
@@ -60,8 +78,9 @@ class Journal(Protocol):
     async def record(self, *entries: Entry) -> None:
         """Makes the entries permanent, in order, all or none, before it returns.
 
-        Recording a `ModelStarted` reserves its price: raises `BudgetError` when a scope has no room. Raises
-        `StaleAttemptError` when this attempt no longer owns the job.
+        Recording a `ModelStarted` reserves its price: raises `BudgetError` when a limit has no room for it and
+        `KilledError` when a kill switch is on; nothing is recorded then. Raises `StaleAttemptError` when this attempt
+        no longer owns the job.
         """
         ...
 

@@ -49,7 +49,7 @@ async def run_agent(
         place = workspace or Path(scratch)
         ports = Ports(
             model=model,
-            journal=journal or MemoryJournal(),
+            journal=journal or MemoryJournal(agent.budget),
             approver=approver or RefuseDestructive(),
             events=events or NoEvents(),
             context=lambda call_id: ToolContext(run_id, call_id, place),

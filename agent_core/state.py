@@ -15,6 +15,7 @@ from agent_core.types import (
     ModelCompleted,
     ModelFailed,
     ModelStarted,
+    ModelSubmitted,
     ToolCompleted,
     ToolReconciled,
     ToolRequested,
@@ -23,6 +24,15 @@ from agent_core.types import (
 
 WHOLE = frozenset({"tool_use", "end_turn"})
 """Stop reasons of a reply whose tool calls may run. A reply that was cut off keeps none of its calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The tokens of a request and its reply, by the provider's count, when the conversation had `size` bytes."""
+
+    model: str
+    tokens: int
+    size: int
 
 
 @dataclass(slots=True)
@@ -43,6 +53,14 @@ class State:
     """Seconds that earlier attempts spent running."""
     size: int = 0
     """Bytes of the conversation as JSON, kept up to date so that pricing a call costs no serialisation."""
+    call: ModelStarted | None = None
+    """The model call that was begun and has no end yet."""
+    batch_id: str | None = None
+    """The batch that it is with, if it is with one."""
+    final: bool = False
+    """The call last begun was told to be the last one."""
+    measured: Measured | None = None
+    """What the provider last counted."""
 
     def __post_init__(self) -> None:
         self.size = sum(_size(m) for m in self.messages)
@@ -64,6 +82,7 @@ class State:
                 self._settle(entry)
                 if content := [block for block in entry.content if not _is_blank(block)]:
                     self._append({"role": "assistant", "content": content})
+                self.measured = _measured(entry, self.size)
                 self.intents, self.results, self.asked, self.undone = {}, {}, set(), set()
             case ModelFailed():
                 self._settle(entry)
@@ -78,8 +97,22 @@ class State:
                 self.undone.add(call_id)
             case ApprovalRequested():
                 self.asked.add(entry.call_id)
-            case ModelStarted() | ToolReconciled():
+            case ModelStarted():
+                self.call, self.final = entry, entry.final
+            case ModelSubmitted():
+                self.batch_id = entry.batch_id
+            case ToolReconciled():
                 pass
+
+    def input_bound(self, model: str, overhead: int) -> int:
+        """An upper bound of the input tokens of the next request; `overhead` is the bytes of it around the messages.
+
+        What the provider counted last, if the same model did, and one for each byte that it has not: no tokeniser in
+        use makes more tokens than bytes.
+        """
+        if self.measured is None or self.measured.model != model:
+            return self.size + overhead
+        return self.measured.tokens + max(0, self.size - self.measured.size)
 
     def open_calls(self) -> list[Json]:
         """The tool calls of the last reply that may run and have no result yet, in its order."""
@@ -110,6 +143,7 @@ class State:
         return None
 
     def _settle(self, entry: ModelCompleted | ModelFailed) -> None:
+        self.call = self.batch_id = None
         self.usage.model_calls += 1
         self.usage.cost += entry.settled
         self.usage.count(entry.usage)
@@ -161,6 +195,12 @@ def _fold(state: State, entries: Iterable[Entry]) -> None:
         state.apply(entry)
 
 
+def with_note(messages: list[Json], text: str) -> list[Json]:
+    """The messages with a text added to the last one, which is the user's; the ones given stay as they are."""
+    *earlier, last = messages
+    return [*earlier, {**last, "content": [*_blocks(last), {"type": "text", "text": text}]}]
+
+
 def tool_uses(message: Json) -> list[Json]:
     """The tool_use blocks of a message."""
     return [b for b in _blocks(message) if b.get("type") == "tool_use"]
@@ -174,6 +214,12 @@ def text_of(message: Json) -> str:
 def _blocks(message: Json) -> list[Json]:
     content = message["content"]
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _measured(reply: ModelCompleted, size: int) -> Measured | None:
+    counted = Usage()
+    counted.count(reply.usage)
+    return Measured(reply.model, counted.tokens, size) if counted.tokens else None
 
 
 def _is_blank(block: Json) -> bool:

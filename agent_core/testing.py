@@ -6,9 +6,9 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from agent_core import pricing
 from agent_core.errors import ModelError
 from agent_core.ports import Draft, Request
+from agent_core.pricing import PUBLISHED
 from agent_core.types import Json
 
 DEFAULT_USAGE: Json = {"input_tokens": 100, "output_tokens": 20}
@@ -61,12 +61,15 @@ class ScriptedModel:
         draft.started = True
         draft.content, draft.usage, draft.stop_reason = reply["content"], reply["usage"], reply["stop_reason"]
 
-    def price(self, model: str, usage: Json) -> int:
-        return pricing.price(model, usage)
+    def price(self, model: str, usage: Json, extra: Json | None = None) -> int:
+        return PUBLISHED.price(model, usage, extra)
 
-    def worst_case(self, model: str, input_bytes: int, max_tokens: int) -> int:
-        return pricing.worst_case(model, input_bytes, max_tokens)
+    def worst_case(self, model: str, input_tokens: int, max_tokens: int, extra: Json | None = None) -> int:
+        return PUBLISHED.worst_case(model, input_tokens, max_tokens, extra)
+
+    def affordable(self, model: str, input_tokens: int, micros: int, extra: Json | None = None) -> int:
+        return PUBLISHED.affordable(model, input_tokens, micros, extra)
 
     @property
     def price_version(self) -> str:
-        return pricing.price_version()
+        return PUBLISHED.version

@@ -12,9 +12,16 @@ from agent_core.agent import Agent
 from agent_core.errors import BudgetError, ModelError
 from agent_core.failpoints import failpoint
 from agent_core.ports import Draft, Events, Journal, Model, Request
-from agent_core.pricing import estimate_output_tokens
-from agent_core.state import State, commit
-from agent_core.types import Deferred, Json, ModelCompleted, ModelFailed, ModelStarted, usd
+from agent_core.pricing import OWN_TOKENS, estimate_output_tokens
+from agent_core.state import State, commit, with_note
+from agent_core.types import Deferred, Json, ModelCompleted, ModelFailed, ModelStarted, Refusal
+
+LEAST_OUTPUT = 256
+"""Tokens; a call that may write less than this is not worth its input."""
+CONCLUDE = (
+    "[The budget of this job leaves room for one more reply of at most {tokens} tokens and for no tool call. "
+    "Conclude now: give the best answer you can from what you have, and say what is missing.]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +47,7 @@ class Backoff:
 class Turn:
     """What a turn needs besides the state.
 
-    `tools` and `overhead` (bytes of a request around its messages) never change during a run; `limit` is the job's own
-    in micro-dollars, and None when it has none.
+    `tools` and `overhead` (bytes of a request around its messages) never change during a run.
     """
 
     agent: Agent
@@ -50,15 +56,14 @@ class Turn:
     events: Events
     tools: list[Json]
     overhead: int
-    limit: int | None = None
     backoff: Backoff = field(default_factory=Backoff)
 
 
 async def take_turn(state: State, turn: Turn) -> ModelCompleted | Deferred:
     """The model's next reply, recorded; or Deferred when it is out of capacity for long.
 
-    Raises BudgetError when an attempt does not fit into a limit, ModelError when a failure is not a passing one, and
-    what `Journal.record` raises.
+    Raises BudgetError when no attempt fits into the limits, ModelError when a failure is not a passing one, and what
+    else `Journal.record` raises.
     """
     attempt = 0
     while True:
@@ -76,17 +81,15 @@ async def take_turn(state: State, turn: Turn) -> ModelCompleted | Deferred:
 
 
 async def _attempt(state: State, turn: Turn) -> ModelCompleted:
-    agent, started = turn.agent, _reserve(state, turn)
+    started = await _reserve(state, turn)
     draft = Draft(on_text=lambda delta: turn.events.text(started.step, delta))
-    request = Request(agent.model, agent.instructions, state.messages, turn.tools, agent.max_tokens, agent.extra)
     begun = time.monotonic()
     try:
-        failpoint("before_reserve")
-        await commit(state, turn.journal, started)
         failpoint("after_reserve")
-        await turn.model.complete(request, draft)
+        await turn.model.complete(_request(state, turn, started), draft)
     except (ModelError, asyncio.CancelledError) as exc:
-        await commit(state, turn.journal, _failed(turn.model, started, draft, exc, time.monotonic() - begun))
+        billed = exc.billed if isinstance(exc, ModelError) else True
+        await commit(state, turn.journal, _failed(turn.model, started, draft, exc, time.monotonic() - begun, billed))
         raise
     completed = _completed(turn.model, started, draft, time.monotonic() - begun)
     failpoint("before_settle")
@@ -95,19 +98,75 @@ async def _attempt(state: State, turn: Turn) -> ModelCompleted:
     return completed
 
 
-def _reserve(state: State, turn: Turn) -> ModelStarted:
-    """The entry that reserves a call's worst case. Raises BudgetError when the job's own limit has no room for it."""
+async def _reserve(state: State, turn: Turn) -> ModelStarted:
+    """Reserves the worst case of a call, or of a smaller and last one when a limit that stops has no room for more.
+
+    Raises BudgetError when that has none either.
+    """
+    failpoint("before_reserve")
+    try:
+        return await _begin(state, turn, _call(state, turn, turn.agent.max_tokens))
+    except BudgetError as exc:
+        fitting = _fitting(state, turn, exc.refusal)
+        if exc.refusal.at_limit != "stop" or fitting < LEAST_OUTPUT:
+            raise
+    return await _begin(state, turn, _call(state, turn, fitting, final=True))
+
+
+async def _begin(state: State, turn: Turn, call: ModelStarted) -> ModelStarted:
+    try:
+        await commit(state, turn.journal, call)
+    except asyncio.CancelledError as exc:  # reserved, and nothing was sent
+        await commit(state, turn.journal, _failed(turn.model, call, Draft(), exc, 0.0, billed=False))
+        raise
+    return call
+
+
+def _call(state: State, turn: Turn, max_tokens: int, *, final: bool = False) -> ModelStarted:
+    """The entry that reserves a call."""
+    agent, model = turn.agent, turn.model
+    tokens = _input_bound(state, turn)
+    return ModelStarted(
+        call_id=uuid.uuid4().hex,
+        step=state.step + 1,
+        model=agent.model,
+        reserved=model.worst_case(agent.model, tokens, max_tokens, agent.extra),
+        tokens=tokens + OWN_TOKENS + max_tokens,
+        max_tokens=max_tokens,
+        price_version=model.price_version,
+        final=final,
+    )
+
+
+def _input_bound(state: State, turn: Turn) -> int:
+    note = len(CONCLUDE)  # always counted, so that a smaller call is no dearer than its bound
+    return state.input_bound(turn.agent.model, turn.overhead) + note
+
+
+def _fitting(state: State, turn: Turn, refusal: Refusal) -> int:
+    """The most output tokens for which a call fits into every limit."""
+    agent, tokens, most = turn.agent, _input_bound(state, turn), turn.agent.max_tokens
+    if refusal.room_micros is not None:
+        most = min(most, turn.model.affordable(agent.model, tokens, refusal.room_micros, agent.extra))
+    if refusal.room_tokens is not None:
+        most = min(most, refusal.room_tokens - tokens - OWN_TOKENS)
+    return most
+
+
+def _request(state: State, turn: Turn, call: ModelStarted) -> Request:
     agent = turn.agent
-    worst = turn.model.worst_case(agent.model, state.size + turn.overhead, agent.max_tokens)
-    if turn.limit is not None and state.usage.cost + worst > turn.limit:
-        left = usd(max(0, turn.limit - state.usage.cost))
-        detail = f"the next call could cost {usd(worst)} USD; {left} of the job's {usd(turn.limit)} USD are left"
-        raise BudgetError("job", detail)
-    return ModelStarted(call_id=uuid.uuid4().hex, step=state.step + 1, model=agent.model, reserved=worst)
+    if not call.final:
+        return Request(agent.model, agent.instructions, state.messages, turn.tools, call.max_tokens, agent.extra)
+    # a thinking budget may be more than what is left to write
+    extra = {name: value for name, value in agent.extra.items() if name != "thinking"}
+    if turn.tools:
+        extra["tool_choice"] = {"type": "none"}
+    messages = with_note(state.messages, CONCLUDE.format(tokens=call.max_tokens))
+    return Request(agent.model, agent.instructions, messages, turn.tools, call.max_tokens, extra)
 
 
 def _completed(model: Model, started: ModelStarted, draft: Draft, seconds: float) -> ModelCompleted:
-    usage, settled, reason = _settle(model, started, draft)
+    usage, settled, reason = _settle(model, started, draft, billed=True)
     return ModelCompleted(
         call_id=started.call_id,
         step=started.step,
@@ -120,16 +179,22 @@ def _completed(model: Model, started: ModelStarted, draft: Draft, seconds: float
         settled=settled,
         reason=reason,
         seconds=round(seconds, 4),
+        role=started.role,
     )
 
 
 def _failed(
-    model: Model, started: ModelStarted, draft: Draft, fault: ModelError | asyncio.CancelledError, seconds: float
+    model: Model,
+    started: ModelStarted,
+    draft: Draft,
+    fault: ModelError | asyncio.CancelledError,
+    seconds: float,
+    billed: bool,
 ) -> ModelFailed:
-    usage, settled, reason = _settle(model, started, draft)
     code, message = "cancelled", "the call was cancelled"
     if isinstance(fault, ModelError):
         code, message = fault.code, str(fault)[:500]
+    usage, settled, reason = _settle(model, started, draft, billed)
     return ModelFailed(
         call_id=started.call_id,
         step=started.step,
@@ -142,21 +207,23 @@ def _failed(
         settled=settled,
         reason=reason,
         seconds=round(seconds, 4),
+        role=started.role,
     )
 
 
-def _settle(model: Model, started: ModelStarted, draft: Draft) -> tuple[Json | None, int, str]:
+def _settle(model: Model, started: ModelStarted, draft: Draft, billed: bool) -> tuple[Json | None, int, str]:
     """What an attempt used, what it costs and why.
 
-    Nothing before the first byte, what streamed when it was cut, the worst case when no usage can be read, else its
-    usage.
+    Nothing when the provider refused it, what streamed when it was cut, the worst case when no usage was reported, or
+    none that can be read, else its usage.
     """
-    if not draft.started:
+    if not draft.started and not billed:
         return None, 0, "released"
     usage, reason = draft.usage, "settled"
     if usage is not None and draft.stop_reason is None:
         # The first event only has a placeholder for the output.
-        usage, reason = {**usage, "output_tokens": estimate_output_tokens(draft.content)}, "cut_stream"
+        streamed = min(started.max_tokens, estimate_output_tokens(draft.content))
+        usage, reason = {**usage, "output_tokens": streamed}, "cut_stream"
     try:
         if usage is not None:
             return usage, model.price(started.model, usage), reason

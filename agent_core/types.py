@@ -14,6 +14,9 @@ from typing import Any, ClassVar, Literal
 Json = dict[str, Any]
 Effect = Literal["read", "write", "destructive"]
 Verdict = Literal["happened", "not_happened"]
+AtLimit = Literal["stop", "pause", "warn"]
+Unit = Literal["usd", "tokens"]
+Role = Literal["planner", "executor", "validator", "summariser"]
 
 MICROS = 1_000_000
 
@@ -35,13 +38,15 @@ class Budget:
     """Hard limits of one job. None is no limit of that kind.
 
     `usd` is a decimal string in US dollars, `tokens` counts input and output together, `steps` counts model turns and
-    `seconds` counts the time spent running (not queued or parked), over all attempts.
+    `seconds` counts the time spent running (not queued or parked), over all attempts. Dollars and tokens include those
+    of child jobs; at their limit the job stops, is paused until it is raised, or goes on with a warning (`at_limit`).
     """
 
     usd: str | None = "1.00"
     tokens: int | None = None
     steps: int | None = 25
     seconds: float | None = 3600
+    at_limit: AtLimit = "stop"
 
     @property
     def micros(self) -> int | None:
@@ -98,6 +103,23 @@ class ModelStarted:
     step: int
     model: str
     reserved: int
+    tokens: int = 0
+    """Reserved with it: an upper bound of the tokens of input and output."""
+    max_tokens: int = 0
+    price_version: str = ""
+    role: Role = "executor"
+    final: bool = False
+    """The limits leave room for no further call like it: the model was told to conclude."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSubmitted:
+    """The call just begun is with a batch. Until the batch has ended nobody need wait for it, and it is not made again."""
+
+    TYPE: ClassVar[str] = "model.submitted"
+    call_id: str
+    step: int
+    batch_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +138,7 @@ class ModelCompleted:
     settled: int
     reason: str
     seconds: float = 0.0
+    role: Role = "executor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +157,7 @@ class ModelFailed:
     settled: int
     reason: str
     seconds: float = 0.0
+    role: Role = "executor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +212,21 @@ class ApprovalRequested:
     effect: Effect
 
 
-Entry = ModelStarted | ModelCompleted | ModelFailed | ToolRequested | ToolCompleted | ToolReconciled | ApprovalRequested
+Entry = (
+    ModelStarted
+    | ModelSubmitted
+    | ModelCompleted
+    | ModelFailed
+    | ToolRequested
+    | ToolCompleted
+    | ToolReconciled
+    | ApprovalRequested
+)
 ENTRY_TYPES: dict[str, type[Entry]] = {
     cls.TYPE: cls
     for cls in (
         ModelStarted,
+        ModelSubmitted,
         ModelCompleted,
         ModelFailed,
         ToolRequested,
@@ -219,6 +253,34 @@ def entry_from_json(type_: str, data: Json) -> Entry | None:
 
 
 # ---- how a run ends
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a reservation does not fit. Amounts are micro-dollars or tokens, by `unit`.
+
+    `left` is the room in the limit that refused; `room_micros` and `room_tokens` are the least of all limits, None
+    without any. `held_by` names the budget, and `until_ms` says when its window ends (None: never).
+    """
+
+    scope: str
+    period: str
+    at_limit: AtLimit
+    unit: Unit
+    limit: int
+    left: int
+    room_micros: int | None = None
+    room_tokens: int | None = None
+    held_by: str = ""
+    until_ms: int | None = None
+
+    @property
+    def detail(self) -> str:
+        """For people."""
+        whose = "the job's" if self.scope == "job" else f"the {self.scope}"
+        amounts = [usd(n) + " USD" if self.unit == "usd" else f"{n:,} tokens" for n in (max(0, self.left), self.limit)]
+        window = "" if self.period == "total" else f" of this {self.period}"
+        return f"the next call does not fit into {whose} budget{window}: {amounts[0]} of {amounts[1]} are left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,4 +323,19 @@ class Paused:
     """A pause was asked for and the run stopped between two steps."""
 
 
-Outcome = Completed | Stopped | Suspended | Deferred | Paused
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A limit that pauses has no room for the next call: the job waits until it is raised or its window is over."""
+
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """A batch is to give the next reply: run again when it has ended. `asked` when it was asked, and had none yet."""
+
+    batch_id: str
+    asked: bool
+
+
+Outcome = Completed | Stopped | Suspended | Deferred | Paused | Held | Batched

@@ -43,7 +43,7 @@ class Intake:
         """Submits a job. Raises InvalidError for what cannot be run, IdempotencyError, UnavailableError."""
         self._guard.require()
         try:
-            spec, budget = await self._prepare(tenant, body)
+            spec, budget = await self.prepare(tenant, body)
         except InvalidError as refusal:
             return await self._earlier(tenant, idempotency, refusal)
         submitted = await self._store.submit(tenant, spec, budget, idempotency=idempotency)
@@ -83,7 +83,8 @@ class Intake:
             raise refusal
         return first
 
-    async def _prepare(self, tenant: str, body: Submission) -> tuple[JobSpec, Budget]:
+    async def prepare(self, tenant: str, body: Submission) -> tuple[JobSpec, Budget]:
+        """What would be submitted. Raises InvalidError for what cannot be run."""
         _check_times(body.run_at, body.expires_at)
         agent = await self._agent(body.agent)
         if body.files:

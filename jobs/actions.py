@@ -8,10 +8,10 @@ from typing import Any
 
 from agent_core.types import Budget, Json
 from jobs.errors import ConflictError, InvalidError
-from jobs.journal import Line, dump
+from jobs.journal import Line
 from jobs.link import milliseconds
 from jobs.ports import Store
-from jobs.records import Job
+from jobs.records import Job, budget_fields
 from jobs.store import Idempotency, Submitted
 
 ROUNDS = 5
@@ -72,7 +72,7 @@ async def retry(store: Store, tenant: str, job_id: str, budget: Mapping[str, Any
     job = await store.get(tenant, job_id)
     fields: dict[str, str | int] = {"lost": 0}
     if budget:
-        fields["budget"] = dump(job.budget.override(budget).to_json())
+        fields |= budget_fields(job.budget.override(budget))
     await store.move(job, "retry", {"retry": True}, fields=fields)
     return await store.get(tenant, job_id)
 

@@ -6,6 +6,7 @@ JobsError
 ├── IdempotencyError       an idempotency key was used before with another body
 ├── InvalidError           a request that is well formed and makes no sense
 ├── UnavailableError       Redis is away, full or loading
+├── StoppedError           a kill switch is on
 └── StaleAttemptError      (agent_core's) an attempt that no longer owns the job tried to write
 """
 
@@ -55,6 +56,12 @@ class UnavailableError(JobsError):
     code = "unavailable"
 
 
+class StoppedError(JobsError):
+    """A kill switch is on; nothing was half done."""
+
+    code = "kill_switch"
+
+
 __all__ = [
     "ConflictError",
     "IdempotencyError",
@@ -62,5 +69,6 @@ __all__ = [
     "JobsError",
     "NotFoundError",
     "StaleAttemptError",
+    "StoppedError",
     "UnavailableError",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from agent_core.types import Entry, Json, entry_from_json, usd
+from agent_core.types import Entry, Json, Usage, entry_from_json, usd
 from jobs.errors import InvalidError
 from jobs.records import rfc3339
 
@@ -16,7 +16,7 @@ EVENT_ID = re.compile(r"(?:evt_)?([0-9]{1,15})(?:-([0-9]{1,10}))?")
 FIRST = "0-0"
 LAST_EVENTS = frozenset({"job.completed", "job.failed", "job.cancelled", "job.expired"})
 """Event types after which a job's stream ends, unless it is retried."""
-MONEY_FIELDS = {"reserved": "reserved_usd", "settled": "settled_usd"}
+MONEY_FIELDS = {"reserved": "reserved_usd", "settled": "settled_usd", "spent": "spent_usd", "limit": "limit_usd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,8 @@ def dump(data: Json) -> str:
 def ledger_rows(job_id: str, lines: Iterable[Line]) -> list[Json]:
     """The money rows of a job: one for each attempt at a model call, an open reservation included.
 
-    Lines of attempt 0 were copied by a fork and were paid for by another job.
+    A row is of the time of its reservation; `tokens` is what it counts for where tokens are limited. Lines of attempt 0
+    were copied by a fork and were paid for by another job.
     """
     rows: dict[str, Json] = {}
     for line in lines:
@@ -93,18 +94,23 @@ def ledger_rows(job_id: str, lines: Iterable[Line]) -> list[Json]:
             continue
         data = line.data
         closed = line.type != "model.started"
+        opened = rows.get(data["call_id"], {"created_at": rfc3339(line.ms), "tokens": data.get("tokens", 0)})
+        used = Usage()
+        used.count(data.get("usage"))
         rows[data["call_id"]] = {
             "id": data["call_id"],
             "job_id": job_id,
             "attempt": line.attempt,
             "step": data["step"],
             "kind": "model",
+            "role": data.get("role", "executor"),
             "model": data["model"],
             "usage": data.get("usage"),
+            "tokens": used.tokens if closed and data["reason"] != "worst_case" else opened["tokens"],
             "price_version": data.get("price_version"),
             "reserved_usd": usd(data["reserved"]),
             "settled_usd": usd(data["settled"]) if closed else None,
             "reason": data["reason"] if closed else "reserved",
-            "created_at": rfc3339(line.ms),
+            "created_at": opened["created_at"],
         }
     return list(rows.values())

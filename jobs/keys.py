@@ -27,12 +27,31 @@ FILES = f"{PREFIX}files"
 """Sorted set: uploaded files that no job names, by the time of their upload in ms."""
 UNNAMED = f"{PREFIX}unnamed"
 """Sorted set: contents that no file's record names, as the keys of their empty sets, by the time in ms since when."""
+HELD = f"{PREFIX}held"
+"""Sorted set: jobs that a budget holds paused, by the time in ms at which its window ends; +inf for `total`."""
+KILL_SWITCH = f"{PREFIX}kill_switch"
+"""Hash: the kill switches that are on, by what they stop: `global`, `tenant:{t}`, `agent:{t}:{a}`."""
+TENANTS = f"{PREFIX}tenants"
+"""Set: every tenant that has submitted a job."""
+ALERTS = f"{PREFIX}alerts"
+"""Hash: the alerts that are raised, as JSON by condition, tenant and window; see `jobs.alerts`."""
+ALERT_OUTBOX = f"{PREFIX}alert_outbox"
+"""Hash: messages about alerts that a channel has not taken yet, as JSON by message and channel."""
+ALERT_LOCK = f"{PREFIX}alert_lock"
+"""String: some worker looks at the conditions, or did a moment ago."""
 PROBE = f"{PREFIX}probe"
 """String: written to find out whether Redis takes writes."""
 JOB_PREFIX = f"{PREFIX}job:"
 JOURNAL_PREFIX = f"{PREFIX}journal:"
 CHANNEL_PREFIX = f"{PREFIX}events:"
 CONTENT_PREFIX = f"{PREFIX}content:"
+BUDGETS_PREFIX = f"{PREFIX}budgets:"
+METER_PREFIX = f"{PREFIX}meter:"
+USAGE_PREFIX = f"{PREFIX}usage:"
+CHARGED_PREFIX = f"{PREFIX}charged:"
+KILL_EVIDENCE_PREFIX = f"{PREFIX}kill_evidence:"
+STOPPED_PREFIX = f"{PREFIX}stopped:"
+WAKE_PREFIX = f"{PREFIX}wake:"
 
 
 def job(job_id: str) -> str:
@@ -102,7 +121,7 @@ def worker(name: str) -> str:
 
 def wake(pool: str) -> str:
     """List: one element for each recent ticket of a pool; an idle worker blocks on it."""
-    return f"{PREFIX}wake:{pool}"
+    return WAKE_PREFIX + pool
 
 
 def file(file_id: str) -> str:
@@ -133,6 +152,59 @@ def api_key(digest: str) -> str:
 def api_keys(tenant: str) -> str:
     """Hash: digests of a tenant's API keys by their ids."""
     return f"{PREFIX}keys:{tenant}"
+
+
+def budgets(tenant: str) -> str:
+    """Hash: the tenant's budgets, each as JSON under `scope|period`."""
+    return BUDGETS_PREFIX + tenant
+
+
+def meter(tenant: str, scope: str, window: str) -> str:
+    """Hash: what a scope has settled and reserved in a window: `total`, a month `2026-11` or a day `2026-11-21`."""
+    return f"{METER_PREFIX}{tenant}:{scope}:{window}"
+
+
+def samples(tenant: str, agent: str, version: str) -> str:
+    """List: what the newest jobs of an agent's version came to, for estimates."""
+    return f"{PREFIX}samples:{tenant}:{agent}:{version}"
+
+
+def usage(tenant: str, day: str) -> str:
+    """Hash: counters of a day by `[agent,user,model,role]:counter`."""
+    return f"{USAGE_PREFIX}{tenant}:{day}"
+
+
+def charged(tenant: str, day: str) -> str:
+    """Set: ids of the jobs with a ledger row of a day."""
+    return f"{CHARGED_PREFIX}{tenant}:{day}"
+
+
+def kill_evidence(switch: str) -> str:
+    """Hash: the model calls of all that a kill switch stops, counted whether it is on or off; see `jobs.kill_switch`."""
+    return KILL_EVIDENCE_PREFIX + switch
+
+
+def stopped(switch: str) -> str:
+    """Sorted set: tickets that a kill switch withholds, as `queue|job id`, by their place."""
+    return STOPPED_PREFIX + switch
+
+
+def money_names() -> dict[str, str]:
+    """The prefixes of which `money.lua` makes the keys of a job's account."""
+    return {
+        "job": JOB_PREFIX,
+        "budgets": BUDGETS_PREFIX,
+        "meter": METER_PREFIX,
+        "usage": USAGE_PREFIX,
+        "charged": CHARGED_PREFIX,
+        "kill_switch": KILL_SWITCH,
+        "kill_evidence": KILL_EVIDENCE_PREFIX,
+    }
+
+
+def spending(tenant: str) -> str:
+    """Sorted set: samples of all that a tenant has spent, as `ms:micro-dollars` by their time in ms."""
+    return f"{PREFIX}spending:{tenant}"
 
 
 # ---- RQ's own

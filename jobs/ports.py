@@ -11,9 +11,10 @@ from typing import Protocol
 
 from agent_core.types import Budget, Json
 from jobs.journal import FIRST, Line
+from jobs.money import NO_MONEY, Money
 from jobs.queue import MOST_OVERDUE, Claim, Overdue
 from jobs.records import Job, JobSpec
-from jobs.store import Attempt, Idempotency, Moved, Submitted
+from jobs.store import Attempt, Hold, Idempotency, Moved, Submitted
 
 
 class TicketQueue(Protocol):
@@ -74,6 +75,7 @@ class Store(Protocol):
         due_ms: int = 0,
         if_lease_ended: bool = False,
         lost: bool = False,
+        hold: Hold | None = None,
     ) -> Moved | None: ...
 
     async def release(self, job_id: str) -> bool: ...
@@ -83,5 +85,11 @@ class Store(Protocol):
     async def flag(self, job: Job, flag: str) -> str | None: ...
 
     async def record(
-        self, job_id: str, token: str, number: int, counters: Mapping[str, int], entries: Sequence[tuple[str, Json]]
+        self,
+        job_id: str,
+        token: str,
+        number: int,
+        counters: Mapping[str, int],
+        entries: Sequence[tuple[str, Json]],
+        money: Money = NO_MONEY,
     ) -> int: ...

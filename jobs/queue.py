@@ -42,6 +42,7 @@ PREFIXES = json.dumps(
         keys.RQ_EXECUTIONS_PREFIX,
         keys.RQ_QUEUE_PREFIX,
         keys.session_jobs("{tenant}", "{session}"),
+        keys.STOPPED_PREFIX,
     ]
 )
 CLAIM = TRANSITIONS["claim"]
@@ -124,9 +125,10 @@ class Tickets:
             keys.wake(spec.pool),
             keys.DUE,
             keys.rq_queue(side_queue(name, spec)),
+            keys.KILL_SWITCH,
         ]
         call = json.dumps([TASK, None, [job_id], {}])
-        args = [job_id, name, _now(), call, "front" if front else "back", int(again), MOST_WAKES]
+        args = [job_id, name, _now(), call, "front" if front else "back", int(again), MOST_WAKES, keys.STOPPED_PREFIX]
         return self._link.script(script("push_ticket"), ticket_keys, args)
 
     async def claim(
@@ -152,7 +154,14 @@ class Tickets:
             CLAIM.event,
             RECORD_VERSION,
         ]
-        claim_keys = [keys.RQ_SUSPENDED, keys.RQ_QUEUES, keys.QUEUED, keys.DUE, *map(keys.rq_queue, queues)]
+        claim_keys = [
+            keys.RQ_SUSPENDED,
+            keys.RQ_QUEUES,
+            keys.QUEUED,
+            keys.DUE,
+            keys.KILL_SWITCH,
+            *map(keys.rq_queue, queues),
+        ]
         answer = await self._link.script(script("claim"), claim_keys, args, patient=False)
         return [_claim(*item) for item in answer]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -30,8 +30,10 @@ COUNTERS = (
     "tool_calls",
     "cost",
     "reserved",
+    "spent",
+    "held",
 )
-"""Record fields that `record.lua` adds to; `cost` and `reserved` in micro-dollars."""
+"""Record fields that are counted; the last four in micro-dollars, `spent` and `held` with those of child jobs."""
 
 
 def new_id(prefix: str) -> str:
@@ -65,10 +67,23 @@ class JobSpec:
     metadata: Json = field(default_factory=dict)
     output_schema: Json | None = None
     parent_id: str | None = None
+    ancestors: list[str] = field(default_factory=list)
+    """Ids of the jobs above it, the parent last; they pay for it too."""
+    ancestor_agents: list[str] = field(default_factory=list)
     forked_from: Json | None = None
 
     def to_json(self) -> Json:
         return {name: getattr(self, name) for name in SPEC_FIELDS}
+
+    def under(self, parent: Job) -> JobSpec:
+        """The same as a child of a job, inside its budget."""
+        above = parent.spec
+        return replace(
+            self,
+            parent_id=parent.id,
+            ancestors=[*above.ancestors, parent.id],
+            ancestor_agents=[*above.ancestor_agents, above.agent],
+        )
 
 
 SPEC_FIELDS = tuple(f.name for f in fields(JobSpec))
@@ -154,9 +169,22 @@ def record_fields(job_id: str, tenant: str, spec: JobSpec, budget: Budget) -> li
         "agent", spec.agent,
         "agent_version", spec.agent_version,
         "session_id", spec.session_id or "",
+        "user", spec.user or "",
+        "ancestors", " ".join(spec.ancestors),
+        "agents", " ".join([*spec.ancestor_agents, spec.agent]),
         "spec", json.dumps(spec.to_json(), ensure_ascii=False),
-        "budget", json.dumps(budget.to_json()),
+        *(word for pair in budget_fields(budget).items() for word in pair),
     ]  # fmt: skip
+
+
+def budget_fields(budget: Budget) -> dict[str, str | int]:
+    """The record's fields of a budget: itself, and its limits as `money.lua` reads them."""
+    return {
+        "budget": json.dumps(budget.to_json()),
+        "limit_micros": "" if budget.micros is None else budget.micros,
+        "limit_tokens": "" if budget.tokens is None else budget.tokens,
+        "at_limit": budget.at_limit,
+    }
 
 
 def parse_record(raw: Mapping[bytes, bytes], end: Json | None = None) -> Job:

@@ -1,13 +1,17 @@
-"""The Lua scripts, loaded from `lua/`. Each file's header names its KEYS, ARGV and answers."""
+"""The Lua scripts, loaded from `lua/`. Each file's header names its KEYS, ARGV and answers, and the prelude, if any, whose
+functions it calls.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "lua"
+PRELUDE = re.compile(r"^-- prelude: (\w+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +27,6 @@ class Script:
 def script(name: str) -> Script:
     """The script of `lua/<name>.lua`."""
     text = (FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+    if prelude := PRELUDE.search(text):
+        text = f"{script(prelude[1]).text}\n{text}"
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

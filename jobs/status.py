@@ -50,6 +50,7 @@ TRANSITIONS: dict[str, Transition] = {
         _move("stop", {"running"}, "cancelled", "job.cancelled"),
         _move("park", {"running"}, "requires_action", "job.requires_action"),
         _move("suspend", {"running"}, "paused", "job.paused"),
+        _move("hold", {"running"}, "paused", "job.paused"),
         _move("hand_back", {"running"}, "queued", "job.queued"),
         # by a reaper, for a worker that is gone
         _move("rescue", {"running"}, "queued", "job.rescued"),

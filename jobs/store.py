@@ -12,13 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent_core.errors import StaleAttemptError
+from agent_core.errors import BudgetError, KilledError, StaleAttemptError
 from agent_core.types import Budget, Json
 from jobs import keys, stats
 from jobs.blobs import pack, resolve
 from jobs.errors import ConflictError, IdempotencyError, NotFoundError, UnavailableError
 from jobs.journal import FIRST, Line, dump, parse_line
+from jobs.kill_switch import Switch, switches_of
 from jobs.link import RedisLink
+from jobs.money import NAMES, NO_MONEY, Money, refusal_from
 from jobs.queue import LEASE_MARGIN, Tickets, queue_name
 from jobs.records import Job, JobSpec, new_id, parse_record, record_fields
 from jobs.scripts import script
@@ -56,6 +58,14 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """The budget that a paused job waits for, as `scope|period`, and the ms at which its window ends (None: never)."""
+
+    budget: str
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """A transition that was made. `following` is the next job of the session, when this one's end lets it run."""
 
@@ -88,7 +98,7 @@ class JobStore:
         """Writes the job and pushes its ticket. Returns only after Redis has both.
 
         `seed` are journal entries that a fork starts with. Raises IdempotencyError when the key was used with another
-        body.
+        body, StoppedError when a kill switch is on.
         """
         job_id = new_id("job")
         status: Status = "scheduled" if spec.run_at is not None else "queued"
@@ -110,6 +120,7 @@ class JobStore:
                 keys.all_jobs(tenant),
                 keys.job_blobs(job_id),
                 keys.FILES,
+                keys.KILL_SWITCH,
                 *map(keys.file, spec.files),
                 *packed.blobs,
             ],
@@ -123,6 +134,7 @@ class JobStore:
                 int(bool(spec.session_id) and status == "queued"),
                 first,
                 json.dumps(spec.files),
+                json.dumps(switches_of(tenant, spec)),
                 len(fields) // 2,
                 *fields,
                 *lines,
@@ -131,9 +143,12 @@ class JobStore:
             patient=False,
         )
         pushed = self.tickets.push_for(job_id, tenant, spec)
-        (verdict, known, *created), *_ = await asyncio.gather(written, pushed, self._replicated())
+        known_tenant = self.link.command("SADD", keys.TENANTS, tenant)
+        (verdict, known, *more), *_ = await asyncio.gather(written, pushed, known_tenant, self._replicated())
         if verdict == b"created":
-            return Submitted(Job(job_id, tenant, spec, budget, status, int(created[0])))
+            return Submitted(Job(job_id, tenant, spec, budget, status, int(more[0])))
+        if verdict == b"killed":
+            raise Switch.parse(known, more[0]).refusal()
         return await self._replayed(tenant, known, same=verdict == b"replayed")
 
     async def _replicated(self) -> None:
@@ -216,13 +231,15 @@ class JobStore:
         due_ms: int = 0,
         if_lease_ended: bool = False,
         lost: bool = False,
+        hold: Hold | None = None,
     ) -> Moved | None:
         """Makes one transition of the table and pushes the tickets it calls for.
 
-        `attempt` fences the move by its token. `due_ms` is a time in ms, or, when negative, that many ms from now,
-        before which a queued job gets no ticket. `if_lease_ended` makes it a rescue: None is returned when the lease
-        is alive. Raises ConflictError when the job's status does not allow the move, StaleAttemptError when the
-        attempt no longer owns the job, NotFoundError.
+        What an attempt that leaves the job has still reserved is settled at its worst case. `attempt` fences the move
+        by its token. `due_ms` is a time in ms, or, when negative, that many ms from now, before which a queued job gets
+        no ticket. `hold` says which budget a paused job waits for. `if_lease_ended` makes it a rescue: None is returned
+        when the lease is alive. Raises ConflictError when the job's status does not allow the move, StaleAttemptError
+        when the attempt no longer owns the job, NotFoundError.
         """
         transition = TRANSITIONS[action]
         queue = attempt.queue if attempt else job.queue
@@ -253,6 +270,7 @@ class JobStore:
                 keys.ENDED,
                 keys.job_blobs(job.id),
                 blob or keys.job_blobs(job.id),
+                keys.HELD,
             ],
             [
                 job.id,
@@ -271,6 +289,9 @@ class JobStore:
                 job.status,
                 stats.ended_field(job.spec.agent, transition.target) if transition.ends else "",
                 content,
+                NAMES,
+                hold.budget if hold else "",
+                "" if hold is None else "+inf" if hold.until_ms is None else hold.until_ms,
                 *(word for pair in (fields or {}).items() for word in pair),
             ],
         )
@@ -320,26 +341,39 @@ class JobStore:
     # ---- what an attempt records
 
     async def record(
-        self, job_id: str, token: str, number: int, counters: Mapping[str, int], entries: Sequence[tuple[str, Json]]
+        self,
+        job_id: str,
+        token: str,
+        number: int,
+        counters: Mapping[str, int],
+        entries: Sequence[tuple[str, Json]],
+        money: Money = NO_MONEY,
     ) -> int:
         """Appends entries to the journal, fenced; write `number` of the attempt changes nothing when repeated.
 
-        Returns 0, 1 when a cancel was asked for, 2 for a pause. Raises StaleAttemptError.
+        `money` is reserved and settled in the same step. Returns 0, 1 when a cancel was asked for, 2 for a pause.
+        Raises StaleAttemptError; BudgetError or KilledError when a reservation is refused, and nothing is written then.
         """
-        args: list[str | int] = [token, number, keys.channel(job_id), len(counters)]
+        args: list[str | int] = [token, number, keys.channel(job_id), job_id, money.dump(), NAMES, len(counters)]
         for name, increment in counters.items():
             args += (name, increment)
         packed = pack(data for _, data in entries)
         for (type_, _), text in zip(entries, packed.texts, strict=True):
             args += (type_, text)
-        flags = await self.link.script(
+        answer = await self.link.script(
             script("record"),
             [keys.job(job_id), keys.journal(job_id), keys.job_blobs(job_id), *packed.blobs],
             [*args, *packed.blobs.values()],
         )
-        if flags < 0:
-            raise StaleAttemptError(f"job {job_id} has been handed to another attempt")
-        return int(flags)
+        match answer:
+            case [b"refused", why]:
+                raise BudgetError(refusal_from(why))
+            case [b"killed", switch]:
+                raise KilledError(switch.decode())
+            case -1:
+                raise StaleAttemptError(f"job {job_id} has been handed to another attempt")
+            case flags:
+                return int(flags)
 
 
 def refusal(job_id: str, status: str, action: str) -> ConflictError:

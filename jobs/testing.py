@@ -18,11 +18,15 @@ from agent_core.types import Budget, Json
 from jobs import stats
 from jobs.errors import ConflictError, IdempotencyError, NotFoundError
 from jobs.journal import FIRST, Line, dump
+from jobs.kill_switch import GLOBAL
 from jobs.link import milliseconds
+from jobs.money import NO_MONEY, Money
 from jobs.queue import CLAIM, MOST_OVERDUE, Claim, Overdue, queue_name, side_queue
 from jobs.records import Job, JobSpec, new_id, parse_record, record_fields
 from jobs.status import ENDED, TRANSITIONS, Status
-from jobs.store import IDEMPOTENCY_SECONDS, TO_THE_FRONT, Attempt, Idempotency, Moved, Submitted, refusal
+from jobs.store import IDEMPOTENCY_SECONDS, TO_THE_FRONT, Attempt, Hold, Idempotency, Moved, Submitted, refusal
+from jobs.testing_money import MemoryAccounts
+from jobs.testing_switches import MemorySwitches
 
 Record = dict[str, str]
 Clock = Callable[[], int]
@@ -44,6 +48,13 @@ class Shelf:
     expiring: dict[str, int] = field(default_factory=dict)
     queues: dict[str, list[str]] = field(default_factory=dict)
     leases: dict[tuple[str, str], int] = field(default_factory=dict)
+    held: dict[str, int | None] = field(default_factory=dict)
+    switches: MemorySwitches = field(init=False)
+    accounts: MemoryAccounts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.switches = MemorySwitches(self.queues)
+        self.accounts = MemoryAccounts(self.clock, self.records, switches=self.switches.on)
 
     def job(self, job_id: str) -> Job | None:
         """The job of a record, read back as from Redis."""
@@ -96,6 +107,8 @@ class MemoryTickets:
         places = (name, side_queue(name, job.spec))
         if again and any(job.id in shelf.queues.get(place, ()) for place in places):
             return 0
+        if (withheld := shelf.switches.withhold(name, job, front=front)) is not None:
+            return withheld
         tickets = shelf.queues.setdefault(name, [])
         tickets.insert(0 if front else len(tickets), job.id)
         return 1
@@ -104,7 +117,7 @@ class MemoryTickets:
         self, queues: Sequence[str], versions: Iterable[str], *, most: int, lease: int, worker: str
     ) -> list[Claim]:
         known, claims = set(versions), list[Claim]()
-        for queue in () if self.suspended else queues:
+        for queue in () if self.suspended or GLOBAL in self._shelf.switches.on else queues:
             tickets = self._shelf.queues.get(queue, [])
             for _ in range(len(tickets)):
                 if len(claims) == most:
@@ -115,8 +128,10 @@ class MemoryTickets:
         return claims
 
     def _run(self, job_id: str, queue: str, known: set[str], lease: int, worker: str) -> list[Claim]:
-        """Makes the job an attempt, or leaves it to a worker that has its agent's version."""
-        shelf, record = self._shelf, self._shelf.records[job_id]
+        """Makes the job an attempt, unless a switch stops it, or leaves it to a worker that has its agent's version."""
+        shelf, record, job = self._shelf, self._shelf.records[job_id], self._shelf.job(job_id)
+        if job is None or shelf.switches.withhold(queue, job) is not None:
+            return []
         version = f"{record['agent']}@{record['agent_version']}"
         if version not in known:
             shelf.queues.setdefault(f"{queue.partition('@')[0]}@{version}", []).append(job_id)
@@ -188,6 +203,7 @@ class MemoryStore:
         if idempotency is not None and (first := await self.earlier(tenant, idempotency)) is not None:
             return first
         shelf, job_id = self.shelf, new_id("job")
+        shelf.switches.require_none(tenant, spec)
         now = shelf.clock()
         status: Status = "scheduled" if spec.run_at is not None else "queued"
         words = list(map(str, record_fields(job_id, tenant, spec, budget)))
@@ -249,6 +265,7 @@ class MemoryStore:
         due_ms: int = 0,
         if_lease_ended: bool = False,
         lost: bool = False,
+        hold: Hold | None = None,
     ) -> Moved | None:
         transition, shelf, record = TRANSITIONS[action], self.shelf, self.shelf.records.get(job.id)
         if record is None:
@@ -261,14 +278,11 @@ class MemoryStore:
         lease = (attempt.queue if attempt else job.queue, f"{job.id}:{record.get('token', '')}")
         if if_lease_ended and shelf.leases.get(lease, -1) >= shelf.clock():
             return None
-        self._leave(job.id, record, lease)
+        self._leave(job.id, record, lease, ends=transition.ends)
         written = {"status": transition.target, **(data or {})}
         entry = shelf.append(job.id, transition.event, written, record.get("attempt", 0))
         record.update({name: str(value) for name, value in (fields or {}).items()}, status=transition.target)
-        if stop_reason:
-            record["stop_reason"] = stop_reason
-        if lost:
-            record["lost"] = str(int(record.get("lost", 0)) + 1)
+        self._note(job.id, record, stop_reason, hold, lost=lost)
         following = self._arrive(job.id, record, entry, due_ms)
         if transition.target == "queued":
             await self.tickets.push(job, front=action in TO_THE_FRONT, again=True)
@@ -279,15 +293,31 @@ class MemoryStore:
                 await self.move(job, "cancel", {"stop_reason": "cancelled"}, stop_reason="cancelled")
         return Moved(entry, following)
 
-    def _leave(self, job_id: str, record: Record, lease: tuple[str, str]) -> None:
+    def _note(self, job_id: str, record: Record, stop_reason: str | None, hold: Hold | None, *, lost: bool) -> None:
+        """Writes down why the job comes to its new status."""
+        if stop_reason:
+            record["stop_reason"] = stop_reason
+        if hold is not None:
+            record["held_by"] = hold.budget
+            self.shelf.held[job_id] = hold.until_ms
+        if lost:
+            record["lost"] = str(int(record.get("lost", 0)) + 1)
+
+    def _leave(self, job_id: str, record: Record, lease: tuple[str, str], *, ends: bool) -> None:
         """Takes down what stood for the status that the job had."""
         gone = ["stop_reason"]
+        if record["status"] == "running" or ends:
+            failed, reached = self.shelf.accounts.settle_open(job_id, ends=ends)
+            self._append_all(job_id, record, [("model.failed", data) for data in failed], reached)
         if record["status"] == "running":
             record["ran_ms"] = str(int(record.get("ran_ms", 0)) + self.shelf.clock() - int(record["since_ms"]))
             self.shelf.leases.pop(lease, None)
             gone += ["token", "worker", "since_ms"]
         elif record["status"] in ENDED:
             gone += ["ended_ms", "end_id", "lost"]
+        elif record["status"] == "paused":
+            gone += ["held_by"]
+            self.shelf.held.pop(job_id, None)
         for name in gone:
             record.pop(name, None)
         self.shelf.queued.pop(job_id, None)
@@ -328,18 +358,32 @@ class MemoryStore:
         return record["worker"]
 
     async def record(
-        self, job_id: str, token: str, number: int, counters: Mapping[str, int], entries: Sequence[tuple[str, Json]]
+        self,
+        job_id: str,
+        token: str,
+        number: int,
+        counters: Mapping[str, int],
+        entries: Sequence[tuple[str, Json]],
+        money: Money = NO_MONEY,
     ) -> int:
         record = self.shelf.records.get(job_id, {})
         if record.get("token") != token:
             raise StaleAttemptError(f"job {job_id} has been handed to another attempt")
         if number > int(record["writes"]):
+            for call in money.reserve:
+                self.shelf.accounts.reserve(job_id, call)
+            reached = [about for bill in money.settle for about in self.shelf.accounts.settle(job_id, bill)]
             record["writes"] = str(number)
             for name, increment in counters.items():
                 record[name] = str(int(record.get(name, 0)) + increment)
-            for type_, data in entries:
-                self.shelf.append(job_id, type_, data, record["attempt"])
+            self._append_all(job_id, record, entries, reached)
         return _asked(record)
+
+    def _append_all(
+        self, job_id: str, record: Record, entries: Sequence[tuple[str, Json]], reached: Sequence[Json]
+    ) -> None:
+        for type_, data in (*entries, *(("budget.reached", about) for about in reached)):
+            self.shelf.append(job_id, type_, data, record.get("attempt", 0))
 
 
 def _asked(record: Record) -> int:

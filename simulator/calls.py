@@ -21,11 +21,12 @@ COUNTED_TURNS = 100_000
 
 @dataclass(slots=True)
 class Call:
-    """One `POST /v1/messages`. Times are seconds since 1970, as `time.time()` gives them.
+    """One `POST /v1/messages`, or one request of a batch. Times are seconds since 1970, as `time.time()` gives them.
 
-    `outcome` is None while the call runs, then `completed`, `failed:<status or error type>`, `cut` (by a fault) or
-    `client_closed`. `closed_at` is when the connection was closed in the middle of the call, by either side.
-    `script_key` and `turn` (from 0) say what of a script was asked for.
+    `outcome` is None while the call runs, then `completed`, `failed:<status or error type>`, `cut` (by a fault),
+    `client_closed`, or, in a batch, `canceled` or `expired`. `closed_at` is when the connection was closed in the
+    middle of the call, by either side. `script_key` and `turn` (from 0) say what of a script was asked for,
+    `batch_id` in which batch.
     """
 
     n: int
@@ -37,6 +38,7 @@ class Call:
     closed_at: float | None = None
     script_key: str = ""
     turn: int | None = None
+    batch_id: str | None = None
 
 
 class CallLog:

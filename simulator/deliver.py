@@ -29,6 +29,15 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """A message, how fast it goes out, and what goes wrong with it."""
+
+    message: render.Message
+    pace: Pace
+    fault: Fault | None
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """The way to one client: the request to answer, the id that the answer carries, and the call's record."""
 
@@ -36,10 +45,11 @@ class Exit:
     request_id: str
     call: Call
 
-    async def send(
-        self, message: render.Message, pace: Pace, fault: Fault | None, *, stream: bool
-    ) -> web.StreamResponse:
+    async def send(self, answer: Answer, *, stream: bool) -> web.StreamResponse:
         """Answers the request. Raises ApiError for a fault that is an HTTP error."""
+        message, pace, fault = answer.message, answer.pace, answer.fault
+        if fault is not None and fault.result is not None:
+            raise ApiError(400, "#sim: a fault with `result` is for a request of a batch")
         if pace.latency:
             await asyncio.sleep(pace.latency)
         if fault is not None and fault.status is not None:

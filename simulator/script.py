@@ -36,9 +36,11 @@ Fault, exactly one of:
     {"early_end": true}                    the stream ends cleanly, but before it says why it stopped
     {"error_event": "overloaded_error"}    an error event within the stream, halfway or at "after"
     {"malformed_tool_json": true}          the input of the tool call is not valid JSON
+    {"result": "expired"}                  in a batch alone: the request's result is that, or `canceled`
 
 Without streaming, `cut` ends the body early, `early_end` gives a message whose stop_reason is null, `error_event` is
-the HTTP error of that type, and `malformed_tool_json` is a body that is not JSON.
+the HTTP error of that type, and `malformed_tool_json` is a body that is not JSON. In a batch `early_end` is such a
+message too, and every other fault but `result` an errored result.
 
 Attempts are counted in the server's memory by script, turn and `key`; `DELETE /_sim/calls` forgets them. A script that
 breaks these rules is answered with 400 and a message that names the field.
@@ -62,7 +64,7 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Chunks = Annotated[int, Field(ge=1, le=10_000)]
 
 MARK = re.compile(r"^#sim[ \t]+", re.MULTILINE)
-FAULTS = ("status", "drop", "hang", "cut", "early_end", "error_event", "malformed_tool_json")
+FAULTS = ("status", "drop", "hang", "cut", "early_end", "error_event", "malformed_tool_json", "result")
 
 
 class _Part(BaseModel):
@@ -80,6 +82,7 @@ class Fault(_Part):
     early_end: Literal[True] | None = None
     error_event: str | None = None
     malformed_tool_json: Literal[True] | None = None
+    result: Literal["expired", "canceled"] | None = None
     after: Share | None = None
 
     @model_validator(mode="after")

@@ -8,25 +8,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
 import signal
 from collections.abc import Callable
-from typing import Any
 
 import uvloop
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from simulator import models
+from simulator.batches import Batches
 from simulator.behaviours.choose import reply_to
-from simulator.calls import Attempts, CallLog
-from simulator.deliver import Exit, Pace
+from simulator.calls import Attempts, Call, CallLog
+from simulator.deliver import Answer, Exit, Pace
 from simulator.errors import ApiError, error_body
 from simulator.options import SimulatorOptions
 from simulator.render import compose, count_input
 from simulator.reply import Delivery
-from simulator.validation import check_request
+from simulator.validation import check_request, read_json
 
 __all__ = ["SimulatorOptions", "create_app", "run", "serve"]
 
@@ -113,6 +112,7 @@ class _Server:
                 web.get("/_sim/stats", self.stats),
             ]
         )
+        Batches(self.calls, self._answer).add_to(self.app)
 
     @web.middleware
     async def answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -139,18 +139,12 @@ class _Server:
     async def create_message(self, request: web.Request) -> web.StreamResponse:
         self._remember(request)
         with self.calls.record() as call:
-            body = check_request(await _read_json(request))
-            call.model, call.messages = body["model"], len(body["messages"])
-            reply = reply_to(body)
-            call.script_key, call.turn = reply.delivery.script_key, reply.delivery.turn
-            fault = self.attempts.next_fault(reply.delivery)
-            way = Exit(request, request[REQUEST_ID], call)
-            return await way.send(
-                compose(body, reply), self._pace(reply.delivery), fault, stream=bool(body.get("stream"))
-            )
+            body = await read_json(request)
+            answer = self._answer(body, call)
+            return await Exit(request, request[REQUEST_ID], call).send(answer, stream=bool(body.get("stream")))
 
     async def count_tokens(self, request: web.Request) -> web.Response:
-        body = check_request(await _read_json(request), counting=True)
+        body = check_request(await read_json(request), counting=True)
         counted = count_input(body)
         total = sum(counted[key] for key in counted if key.endswith("input_tokens"))
         return web.json_response({"input_tokens": total}, headers={"request-id": request[REQUEST_ID]})
@@ -173,6 +167,14 @@ class _Server:
         self._forget_closed()
         return web.json_response({**self.calls.stats(), "open_connections": len(self.connections)})
 
+    def _answer(self, asked: object, call: Call) -> Answer:
+        """What a request is to get, noted in its call. Raises ApiError with 400 for what the API would not take."""
+        body = check_request(asked)
+        call.model, call.messages = body["model"], len(body["messages"])
+        reply = reply_to(body)
+        call.script_key, call.turn = reply.delivery.script_key, reply.delivery.turn
+        return Answer(compose(body, reply), self._pace(reply.delivery), self.attempts.next_fault(reply.delivery))
+
     def _pace(self, delivery: Delivery) -> Pace:
         options = self.options
         return Pace(
@@ -194,13 +196,6 @@ class _Server:
 def _check_key(request: web.Request) -> None:
     if "authorization" not in request.headers and "x-api-key" not in request.headers:
         raise ApiError(401, "x-api-key header is required (any value will do: this is a simulated model)")
-
-
-async def _read_json(request: web.Request) -> Any:
-    try:
-        return json.loads(await request.read())
-    except (ValueError, RecursionError) as exc:
-        raise ApiError(400, f"the body is not valid JSON: {exc}") from exc
 
 
 def _error_response(error: ApiError, request_id: str) -> web.Response:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
+
+from aiohttp import web
 
 from simulator.errors import ApiError
 
@@ -11,6 +14,14 @@ Json = dict[str, Any]
 
 ROLES = ("user", "assistant", "system")
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+
+
+async def read_json(request: web.BaseRequest) -> Any:
+    """The JSON value of a request's body. Raises ApiError with 400 when it is none."""
+    try:
+        return json.loads(await request.read())
+    except (ValueError, RecursionError) as exc:
+        raise _invalid(f"the body is not valid JSON: {exc}") from exc
 
 
 def check_request(body: object, *, counting: bool = False) -> Json:

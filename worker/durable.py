@@ -7,17 +7,18 @@ import json
 from collections import Counter
 from collections.abc import Callable
 
+from agent_core.errors import BudgetError
 from agent_core.types import (
     USAGE_FIELDS,
     Entry,
     Json,
     ModelCompleted,
     ModelFailed,
-    ModelStarted,
     ToolCompleted,
     entry_to_json,
 )
 from jobs import keys
+from jobs.money import NO_MONEY, Money, money_of
 from jobs.records import Job
 from jobs.stats import Stats
 from jobs.store import JobStore
@@ -45,14 +46,19 @@ class DurableJournal:
         """See `agent_core.ports.Journal`."""
         if any(isinstance(entry, ModelCompleted | ModelFailed) for entry in entries):
             self._live.drop()
-        await self.append(_counters(entries), [(entry.TYPE, entry_to_json(entry)) for entry in entries])
+        lines = [(entry.TYPE, entry_to_json(entry)) for entry in entries]
+        await self.append(_counters(entries), lines, money_of(entries))
         for entry in entries:
             self._observe(entry)
 
-    async def append(self, counters: dict[str, int], lines: list[tuple[str, Json]]) -> None:
-        """Appends lines of any type. Raises StaleAttemptError."""
+    async def append(self, counters: dict[str, int], lines: list[tuple[str, Json]], money: Money = NO_MONEY) -> None:
+        """Appends lines of any type. Raises as `JobStore.record`."""
         self._written += 1
-        flag = await self._store.record(self._job.id, self._token, self._written, counters, lines)
+        try:
+            flag = await self._store.record(self._job.id, self._token, self._written, counters, lines, money)
+        except BudgetError as exc:
+            self._stats.add("budget_refusals_total", exc.refusal.scope.partition(":")[0])
+            raise
         self._pause = self._pause or flag == 2
         if flag == 1:
             self._on_cancel()
@@ -87,11 +93,7 @@ def _counters(entries: tuple[Entry, ...]) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for entry in entries:
         match entry:
-            case ModelStarted():
-                counts["reserved"] += entry.reserved
             case ModelCompleted() | ModelFailed():
-                counts["reserved"] -= entry.reserved
-                counts["cost"] += entry.settled
                 counts["model_calls"] += 1
                 for name, key in USAGE_FIELDS:
                     counts[name] += int((entry.usage or {}).get(key) or 0)

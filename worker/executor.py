@@ -15,7 +15,7 @@ import structlog
 
 from agent_core.agent import Agent
 from agent_core.defaults import AskForDestructive
-from agent_core.errors import ModelError, StaleAttemptError, UnknownPriceError
+from agent_core.errors import KilledError, ModelError, StaleAttemptError, UnknownPriceError
 from agent_core.failpoints import failpoint
 from agent_core.loop import Ports, run
 from agent_core.ports import Decision, Model
@@ -24,11 +24,11 @@ from agent_core.types import (
     Completed,
     Deferred,
     Effect,
+    Held,
     Json,
-    ModelFailed,
-    ModelStarted,
     Outcome,
     Paused,
+    Refusal,
     Stopped,
     Suspended,
 )
@@ -38,7 +38,7 @@ from jobs.files import FileStore, JobArtifacts
 from jobs.queue import Claim
 from jobs.records import Job
 from jobs.stats import Stats
-from jobs.store import Attempt, JobStore
+from jobs.store import Attempt, Hold, JobStore
 from memory.session import Fence, SessionMemory, SessionScope
 from worker.decisions import take_over
 from worker.durable import DurableJournal, LiveText
@@ -48,7 +48,8 @@ MOST_DEFERRALS = 8
 LONGEST_DEFERRAL = 300.0
 LONGEST_WAIT = 3600.0
 """Seconds; a server may ask for more in its retry-after, and is asked again after this time all the same."""
-Interruption = Literal["cancel", "drain", "lost"]
+Interruption = Literal["cancel", "drain", "killed", "lost"]
+KILLED = "the kill switch is on"
 log = structlog.get_logger("worker")
 
 
@@ -158,11 +159,17 @@ class Executor:
             await self._fail(job, attempt, "error", exc.code, str(exc))
             return
         failpoint("after_restore")
-        await self._note(job, journal, restored)
+        if restored.fresh and job.spec.session_id is not None:
+            noted = {"state": "executing", "session_length": restored.session_length}
+            await journal.append({}, [("state.changed", noted)])
         ports = Ports(self._model, journal, Approvals(agent), live, self._context(job, workspace))
         await take_over(restored.decisions, restored.state, journal, agent.registry, ports.context)
         try:
             outcome = await run(restored.state, agent=agent, budget=job.budget, ports=ports)
+        except KilledError as exc:
+            attempted.ending = True
+            await self._store.move(job, "hand_back", {"why": str(exc)}, attempt=attempt)
+            return
         except (ModelError, UnknownPriceError) as exc:
             code = exc.code if isinstance(exc, ModelError) else "unknown_price"
             outcome = Stopped("error", str(exc), restored.state.last_text(), code)
@@ -178,16 +185,6 @@ class Executor:
         artifacts = JobArtifacts(self._files, job.tenant, job.token)
         # a model's ids of its calls need not differ from job to job, and an idempotency key must
         return lambda call_id: ToolContext(job.id, f"{job.id}.{call_id}", workspace, artifacts)
-
-    async def _note(self, job: Job, journal: DurableJournal, restored: Restored) -> None:
-        """Notes the session's length once, and settles the calls that died with an earlier attempt at their worst."""
-        if restored.fresh and job.spec.session_id is not None:
-            data = {"state": "executing", "session_length": restored.session_length}
-            await journal.append({}, [("state.changed", data)])
-        for call in restored.lost_calls:
-            failed = _lost(call, self._model.price_version)
-            await journal.record(failed)
-            restored.state.apply(failed)
 
     # ---- endings
 
@@ -211,6 +208,8 @@ class Executor:
                 await self._defer(job, attempt, restored, delay, code, detail)
             case Paused():
                 await self._store.move(job, "suspend", attempt=attempt)
+            case Held(refusal):
+                await self._hold(job, attempt, refusal)
 
     async def _remember(self, job: Job, attempt: Attempt, restored: Restored) -> None:
         if job.spec.session_id is not None:
@@ -232,6 +231,11 @@ class Executor:
         data = {"deferred": round(wait, 3), "code": code, "detail": detail}
         await self._store.move(job, "hand_back", data, attempt=attempt, due_ms=-max(1, int(wait * 1000)))
 
+    async def _hold(self, job: Job, attempt: Attempt, refusal: Refusal) -> None:
+        data = {"stop_reason": "budget_exceeded", "detail": refusal.detail, "budget": refusal.held_by}
+        hold = Hold(refusal.held_by, refusal.until_ms)
+        await self._store.move(job, "hold", data, attempt=attempt, stop_reason="budget_exceeded", hold=hold)
+
     async def _fail(
         self, job: Job, attempt: Attempt, stop_reason: str, code: str, message: str, output: str | None = None
     ) -> None:
@@ -250,6 +254,8 @@ class Executor:
                 failpoint("before_hand_back")
                 await self._store.move(job, "hand_back", {"why": "the worker is shutting down"}, attempt=attempt)
                 failpoint("after_hand_back")
+            case "killed":
+                await self._store.move(job, "hand_back", {"why": KILLED}, attempt=attempt)
             case "lost":
                 self._stats.add("fenced_total")
                 log.warning("lease lost: another attempt owns the job", job=job.id, attempt=job.attempts)
@@ -264,21 +270,6 @@ class Executor:
         log.error("record set aside: it cannot be read", job=claim.job_id, why=claim.damaged)
         await self._store.link.command("LPUSH", keys.DEAD_LETTERS, claim.job_id)
         await self._store.link.command("ZREM", keys.rq_wip(claim.queue), claim.member)
-
-
-def _lost(call: ModelStarted, price_version: str) -> ModelFailed:
-    return ModelFailed(
-        call_id=call.call_id,
-        step=call.step,
-        model=call.model,
-        code="lost",
-        message="the worker was lost during the call; it is settled at its worst case",
-        usage=None,
-        price_version=price_version,
-        reserved=call.reserved,
-        settled=call.reserved,
-        reason="worst_case",
-    )
 
 
 def _absorb_cancellation() -> None:

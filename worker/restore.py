@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent_core.state import State
-from agent_core.types import Json, ModelCompleted, ModelFailed, ModelStarted, Usage
+from agent_core.types import Json, Usage
 from jobs.decisions import open_decisions
 from jobs.files import FileStore
 from jobs.journal import Line
@@ -26,8 +26,6 @@ class Restored:
     """Messages before the job's own: those of the session."""
     fresh: bool
     """No attempt has noted the session's length yet."""
-    lost_calls: list[ModelStarted]
-    """Model calls that an earlier attempt began and nobody heard the end of."""
     decisions: list[Json]
     """What people decided about interrupted calls since an attempt last ran."""
     deferrals: int
@@ -50,7 +48,6 @@ async def restore(job: Job, store: JobStore, sessions: SessionMemory, workspace:
         session_length=len(history) if noted is None else noted,
         opening=len(history),
         fresh=noted is None,
-        lost_calls=_lost_calls(lines),
         decisions=open_decisions(lines),
         deferrals=_deferrals(lines),
     )
@@ -84,19 +81,6 @@ async def _fetch_files(job: Job, workspace: Path, files: FileStore) -> list[str]
         record = await files.get(job.tenant, file_id)
         names.append((await files.fetch(record, workspace)).name)
     return names
-
-
-def _lost_calls(lines: list[Line]) -> list[ModelStarted]:
-    open_calls: dict[str, ModelStarted] = {}
-    for line in lines:
-        match line.entry():
-            case ModelStarted() as started if line.attempt > 0:
-                open_calls[started.call_id] = started
-            case ModelCompleted() | ModelFailed() as ended:
-                open_calls.pop(ended.call_id, None)
-            case _:
-                pass
-    return list(open_calls.values())
 
 
 def _deferrals(lines: list[Line]) -> int:

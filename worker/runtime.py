@@ -16,6 +16,7 @@ import structlog
 from agent_core.agent import Agent
 from agent_core.claude import ClaudeModel
 from agent_core.errors import UnknownPriceError
+from agent_core.pricing import PUBLISHED, Prices
 from jobs import fleet
 from jobs.agents import AgentCatalogue
 from jobs.durability import look
@@ -158,7 +159,22 @@ def make_model(settings: Settings) -> ClaudeModel:
                 "Messages API; `nightshift simulator` starts a simulated one, and `nightshift up` does all of it"
             )
         key = SIMULATED_KEY if settings.simulate or key is None else key
-    return ClaudeModel.connect(api_key=key, base_url=settings.model_base_url, connections=settings.concurrency + 10)
+    return ClaudeModel.connect(
+        api_key=key,
+        base_url=settings.model_base_url,
+        prices=read_prices(settings.prices),
+        connections=settings.concurrency + 10,
+    )
+
+
+def read_prices(path: Path | None) -> Prices:
+    """The published prices and those of the file. Raises StartError when it cannot be read."""
+    if path is None:
+        return PUBLISHED
+    try:
+        return Prices.from_json(path.read_text("utf-8"))
+    except (OSError, ValueError) as exc:
+        raise StartError(f"NIGHTSHIFT_PRICES: {path}: {exc}") from exc
 
 
 async def publish(link: RedisLink, known: Known) -> None:
@@ -193,7 +209,8 @@ def warm_up(model: ClaudeModel, known: Known) -> None:
     """Loads the price data before the first job needs it, and says early which agents could not be paid for."""
     for name, agent in known.agents.items():
         try:
-            model.worst_case(agent.model, 0, 0)
+            for used in (agent.model, *agent.models.values()):
+                model.worst_case(used, 0, 0, agent.parameters)
         except UnknownPriceError as exc:
             log.warning("the jobs of an agent will fail: %s", exc, agent=name)
 

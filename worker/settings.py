@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -19,7 +20,8 @@ class Settings(CommonSettings):
 
     `lease_seconds` is how long a worker may be silent before its jobs are taken over; `drain_seconds` how long running
     jobs may go on after SIGTERM; `retention_days` how long a job is kept after its end, 0 for ever; `model_base_url` a
-    server that speaks the Messages API. `metrics_port` serves the process's own metrics on the address `metrics_host`.
+    server that speaks the Messages API; `prices` a JSON file of prices (`agent_core.pricing.Prices.from_json`), for
+    models that have no published one. `metrics_port` serves the process's own metrics on the address `metrics_host`.
     """
 
     agents: CommaSeparated = Field(default_factory=list)
@@ -29,6 +31,7 @@ class Settings(CommonSettings):
     drain_seconds: float = Field(20, ge=0, le=3600)
     retention_days: int = Field(7, ge=0, le=36_500)
     model_base_url: str | None = None
+    prices: Path | None = None
     simulate: bool = False
     metrics_port: int | None = Field(None, ge=1, le=65535)
     metrics_host: str = "127.0.0.1"

@@ -1,22 +1,23 @@
 -- claim: takes tickets off the queues in their order and makes the job, in the same step, a running attempt.
+-- prelude: switches
 -- The ids are not known before the pop, so the keys of the jobs are made of the prefixes that keys.py hands over.
--- KEYS  1 rq suspended  2 rq queues  3 QUEUED  4 DUE  5.. rq queues to take from, in order
+-- KEYS  1 rq suspended  2 rq queues  3 QUEUED  4 DUE  5 KILL_SWITCH  6.. rq queues to take from, in order
 -- ARGV  1 most jobs to take  2 lease in seconds  3 lease margin in seconds  4 worker name  5 time as RQ writes it
---       6 prefixes of record, journal, channel, rq job, rq wip, rq execution, rq executions, rq queue, and the
---         name of a session's jobs with {tenant} and {session} (JSON list)
+--       6 prefixes of record, journal, channel, rq job, rq wip, rq execution, rq executions, rq queue, the name
+--         of a session's jobs with {tenant} and {session}, prefix of the tickets that a switch withholds (JSON list)
 --       7 versions that this worker runs (JSON object: "agent@version" -> true)  8 fencing tokens (JSON list)
 --       9 source statuses of the claim (JSON object)  10 target status  11 event type
 --       12 newest version of a record that this worker reads; an older record becomes one of this version
 -- returns a list of {job id, token, rq queue name, record as a flat list}; the list of a record that cannot be
 --       changed is empty, and its job is in no queue any more
-if redis.call('EXISTS', KEYS[1]) == 1 then return {} end
+if redis.call('EXISTS', KEYS[1]) == 1 or redis.call('HEXISTS', KEYS[5], 'global') == 1 then return {} end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local room, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local ends = time[1] + lease + tonumber(ARGV[3])
 local prefix, versions, tokens = cjson.decode(ARGV[6]), cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
 local sources = cjson.decode(ARGV[9])
-local claimed = {}
+local any_switch, claimed = redis.call('EXISTS', KEYS[5]) == 1, {}
 
 -- one bad record must not cost the others of this script their claims
 local function set_aside(id, queue)
@@ -52,16 +53,23 @@ local function may_run(id, record)
   return redis.call('LINDEX', line, 0) == id
 end
 
-for i = 5, #KEYS do
+-- the ticket of a job that is stopped is no worker's until the switch is off
+local function is_stopped(id, record, queue)
+  local stopped = any_switch and switched_on(KEYS[5], switches_of(record[4], record[7] or record[2])) or {}
+  if stopped[1] then withhold(prefix[10], stopped, string.match(queue, '^[^@]*'), id) end
+  return stopped[1]
+end
+
+for i = 6, #KEYS do
   for _ = 1, redis.call('LLEN', KEYS[i]) do
     if #claimed == room then break end
     local id = redis.call('LPOP', KEYS[i])
     local key = prefix[1] .. id
     local queue = string.sub(KEYS[i], #prefix[8] + 1)
-    local record = redis.pcall('HMGET', key, 'status', 'agent', 'agent_version', 'tenant', 'session_id', 'v')
+    local record = redis.pcall('HMGET', key, 'status', 'agent', 'agent_version', 'tenant', 'session_id', 'v', 'agents')
     if record.err then
       set_aside(id, queue)
-    elseif may_run(id, record) then
+    elseif may_run(id, record) and not is_stopped(id, record, queue) then
       local version = record[6] and tonumber(record[6])
       local newer = version and version > tonumber(ARGV[12])
       if versions[record[2] .. '@' .. record[3]] and not newer then

@@ -1,16 +1,19 @@
 -- transition: moves a job from one status to another: status, event, indexes, counters and RQ's own record together.
+-- What an attempt that leaves the job has still reserved is settled at its worst case.
+-- prelude: money
 -- KEYS  1 record  2 journal  3 QUEUED  4 DUE  5 EXPIRING  6 open index  7 ended index of the target
 --       8 ended index of the source (any key when the source is not an ended status)  9 session's jobs  10 STATS
 --       11 rq wip  12 rq execution  13 rq executions  14 rq job  15 rq registry of the ending that is made or undone
---       16 ENDED  17 job's blobs  18 blob that the event's data refers to (any key when it refers to none)
+--       16 ENDED  17 job's blobs  18 blob that the event's data refers to (any key when it refers to none)  19 HELD
 -- ARGV  1 job id  2 sources (JSON object)  3 target  4 ended statuses (JSON object)  5 event type  6 event data
 --       7 channel  8 token of the attempt ('' for none)  9 '1': only when the lease has ended  10 lease margin (s)
 --       11 due time in ms (0 for none; negative: that many ms from now)  12 stop reason ('' for none)
 --       13 '1': count a lost worker  14 the status that KEYS[8] was made for  15 stats field of an ending ('' for none)
---       16 the blob's content ('' for none)  17.. pairs of record field and value
+--       16 the blob's content ('' for none)  17 names for money.lua (JSON)
+--       18 the budget that holds the job ('' for none)  19 ms until which it does  20.. pairs of record field and value
 -- returns {'moved', id of the entry, next job of the session or '', 1: a cancel that was asked for is still to be made}
 --       | {'refused', status} | {'stale'} | {'missing'} | {'alive'} the lease has not ended
-local record = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'since_ms', 'session_id', 'created_ms', 'cancel')
+local record = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'since_ms', 'session_id', 'created_ms', 'cancel', 'open')
 local status, token = record[1], record[2] or ''
 if not status then return { 'missing' } end
 if ARGV[8] ~= '' and token ~= ARGV[8] then return { 'stale' } end
@@ -25,6 +28,15 @@ if ARGV[9] == '1' then
 end
 
 local target, session = ARGV[3], record[5] and record[5] ~= ''
+if record[8] and record[8] ~= '0' and (status == 'running' or ended[target]) then
+  local lost, reached = settle_open(open_account(cjson.decode(ARGV[17]), ARGV[1]), now, ended[target])
+  for _, call in ipairs(lost) do
+    redis.call('XADD', KEYS[2], '*', 't', 'model.failed', 'a', record[3], 'd', cjson.encode(call))
+  end
+  for _, about in ipairs(reached) do
+    redis.call('XADD', KEYS[2], '*', 't', 'budget.reached', 'a', record[3], 'd', cjson.encode(about))
+  end
+end
 if status == 'running' then
   redis.call('HINCRBY', KEYS[1], 'ran_ms', now - record[4])
   redis.call('HDEL', KEYS[1], 'token', 'worker', 'since_ms')
@@ -33,6 +45,9 @@ if status == 'running' then
   redis.call('ZREM', KEYS[13], token)
 elseif status == 'queued' then
   redis.call('ZREM', KEYS[3], ARGV[1])
+elseif status == 'paused' then
+  redis.call('ZREM', KEYS[19], ARGV[1])
+  redis.call('HDEL', KEYS[1], 'held_by')
 end
 redis.call('ZREM', KEYS[4], ARGV[1])
 if ended[status] then
@@ -48,12 +63,16 @@ if ARGV[16] ~= '' then
   redis.call('HSETNX', KEYS[18], 'data', ARGV[16])
 end
 local entry = redis.call('XADD', KEYS[2], '*', 't', ARGV[5], 'a', record[3] or 0, 'd', ARGV[6])
-redis.call('HSET', KEYS[1], 'status', target, unpack(ARGV, 17))
+redis.call('HSET', KEYS[1], 'status', target, unpack(ARGV, 20))
 if ARGV[12] ~= '' then redis.call('HSET', KEYS[1], 'stop_reason', ARGV[12]) else redis.call('HDEL', KEYS[1], 'stop_reason') end
 if ARGV[13] == '1' then redis.call('HINCRBY', KEYS[1], 'lost', 1) end
 -- what was asked of a running attempt stands until it is done, over any move that leaves it undone
 if ended[target] then redis.call('HDEL', KEYS[1], 'cancel', 'pause') end
 if target == 'paused' then redis.call('HDEL', KEYS[1], 'pause') end
+if ARGV[18] ~= '' then
+  redis.call('HSET', KEYS[1], 'held_by', ARGV[18])
+  redis.call('ZADD', KEYS[19], ARGV[19], ARGV[1])
+end
 local known = redis.call('EXISTS', KEYS[14]) == 1
 if known then
   local words = ended[target] and string.match(KEYS[15], '^rq:(%a+):') or 'deferred'

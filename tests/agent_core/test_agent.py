@@ -11,7 +11,7 @@ import pytest
 
 from agent_core import Agent, Budget, DefinitionError, Tool, tool
 from agent_core.agent import PRICED, SET_BY_THE_LOOP
-from agent_core.types import Json
+from agent_core.types import Json, Role
 
 
 def make_tool(name: str, effect: Any = "read") -> Tool:
@@ -61,6 +61,14 @@ def make(**changes: Any) -> Agent:
         ("extra", ["thinking"], "a dictionary of plain JSON data"),
         ("extra", {"thinking": {1, 2}}, "a dictionary of plain JSON data"),
         ("extra", {"x": math.nan}, "a dictionary of plain JSON data"),
+        ("models", None, "ids of models, by any of the roles planner, validator, summariser"),
+        ("models", {"planner": ""}, "ids of models, by any of the roles"),
+        ("models", {"planner": 5}, "ids of models, by any of the roles"),
+        ("models", {"executor": "claude-opus-5-5"}, "ids of models, by any of the roles"),
+        ("models", {"critic": "claude-opus-5-5"}, "ids of models, by any of the roles"),
+        ("cache_ttl", "1d", "5m or 1h"),
+        ("cache_ttl", None, "5m or 1h"),
+        ("cache_ttl", ["1h"], "5m or 1h"),
         ("budget", None, "a Budget with limits above 0"),
         ("budget", Budget(usd="lots"), "a Budget with limits above 0"),
         ("budget", Budget(usd="0"), "a Budget with limits above 0"),
@@ -98,8 +106,37 @@ def test_the_definition_is_all_of_it_as_plain_json() -> None:
     assert json.loads(json.dumps(definition)) == definition
     assert definition["auto_approve"] == ["change", "look"]
     assert [t["name"] for t in definition["tools"]] == ["change", "look"]
-    assert definition["budget"] == {"usd": "1.00", "tokens": None, "steps": 25, "seconds": 3600}
-    assert definition.keys() == {f for f in Agent.__dataclass_fields__}
+    assert definition["budget"] == Budget().to_json()
+    assert definition.keys() == set(Agent.__dataclass_fields__) - LATER
+
+
+def test_what_came_later_is_in_the_definition_only_where_it_is_used() -> None:
+    """A field that every definition had would give each agent a new version on an upgrade, without a change to it."""
+    routed = make(models={"validator": "claude-haiku-5-5"}, cache_ttl="1h").definition()
+    assert (routed["models"], routed["cache_ttl"]) == ({"validator": "claude-haiku-5-5"}, "1h")
+    assert make(models={}, cache_ttl="5m").definition() == make().definition()
+
+
+def test_each_role_has_its_model_or_the_agents() -> None:
+    agent = make(models={"planner": "claude-opus-5-5", "summariser": "claude-haiku-5-5"})
+    roles: list[Role] = ["planner", "executor", "validator", "summariser"]
+    assert [agent.model_for(role) for role in roles] == [
+        "claude-opus-5-5",
+        "claude-sonnet-5-5",
+        "claude-sonnet-5-5",
+        "claude-haiku-5-5",
+    ]
+    assert agent.version == make(models={"summariser": "claude-haiku-5-5", "planner": "claude-opus-5-5"}).version
+
+
+def test_the_requests_ask_for_a_cache_of_an_hour_where_the_agent_does() -> None:
+    extra = {"thinking": {"type": "adaptive"}}
+    assert make(extra=extra).parameters == extra
+    assert make(extra=extra, cache_ttl="1h").parameters == {
+        **extra,
+        "cache_control": {"type": "ephemeral", "ttl": "1h"},
+    }
+    assert make(extra=extra, cache_ttl="1h").extra == extra
 
 
 def test_the_version_does_not_depend_on_the_order_of_tools() -> None:
@@ -123,7 +160,10 @@ CHANGES: Json = {
     "parallel_tools": 1,
     "max_result_chars": 5_000,
     "extra": {"thinking": {"type": "adaptive"}},
+    "models": {"planner": "claude-opus-5-5"},
+    "cache_ttl": "1h",
 }
+LATER = {"models", "cache_ttl"}
 
 
 def test_every_field_is_part_of_the_version() -> None:

@@ -16,6 +16,7 @@ from aiohttp import web
 from agent_core import ClaudeModel, Completed, ModelError, ToolError, run_agent, tool
 from agent_core.defaults import MemoryJournal
 from agent_core.ports import Draft, Request
+from agent_core.pricing import Prices
 from agent_core.state import State
 from agent_core.types import Deferred, Json, ModelCompleted, ModelFailed
 from simulator.server import create_app
@@ -324,7 +325,7 @@ async def test_each_status_is_classified(simulated: ClaudeModel, status: int, co
     fault, draft = await fail(simulated, request(script({"text": "hi", "faults": [{"status": status}]})))
     assert (fault.code, fault.retryable, fault.retry_after) == (code, retryable, None)
     assert str(fault) == f"the model answered {status}: simulated fault"
-    assert (draft.started, draft.usage, draft.content) == (False, None, [])
+    assert (draft.started, draft.usage, draft.content, fault.billed) == (False, None, [], False)
 
 
 async def test_the_sdk_does_not_try_again_by_itself(simulated: ClaudeModel) -> None:
@@ -357,6 +358,7 @@ async def test_an_error_that_is_not_in_the_apis_shape(stand: tuple[Stand, Claude
     server.fail(502, b"<html>bad gateway</html>", **{"content-type": "text/html"})
     fault, _ = await fail(model, request())
     assert (fault.code, fault.retryable) == ("server_error", True)
+    assert fault.billed  # the gateway may have lost an answer that exists
     assert "502" in str(fault)
 
 
@@ -367,7 +369,7 @@ async def test_an_error_that_is_not_in_the_apis_shape(stand: tuple[Stand, Claude
         ("rate_limit_error", "rate_limited", True),
         ("timeout_error", "timeout", True),
         ("api_error", "server_error", True),
-        ("invalid_request_error", "server_error", False),
+        ("invalid_request_error", "invalid_request", False),
     ],
 )
 async def test_an_error_within_the_stream_is_classified(
@@ -377,13 +379,14 @@ async def test_an_error_within_the_stream_is_classified(
     assert (fault.code, fault.retryable) == (code, retryable)
     assert str(fault) == "the model broke off: simulated fault"
     assert draft.started
+    assert fault.billed
     assert draft.stop_reason is None
 
 
 @pytest.mark.parametrize("fault", [{"drop": True}, {"cut": 0.6}, {"hang": 0, "after": 0.6}])
 async def test_a_connection_that_breaks(simulated: ClaudeModel, fault: Json) -> None:
     found, draft = await fail(simulated, request(script({"text": "one two three four", "faults": [fault]}, chunks=4)))
-    assert (found.code, found.retryable) == ("connection", True)
+    assert (found.code, found.retryable, found.billed) == ("connection", True, True)
     assert draft.started is ("drop" not in fault)
     assert draft.stop_reason is None
     if draft.started:
@@ -396,6 +399,7 @@ async def test_nobody_is_listening() -> None:
     model = ClaudeModel.connect(api_key="test", base_url=url)
     fault, draft = await fail(model, request())
     assert (fault.code, fault.retryable, draft.started) == ("connection", True, False)
+    assert not fault.billed
     await model.aclose()
 
 
@@ -403,6 +407,7 @@ async def test_silence_that_is_too_long(simulated: ClaudeModel) -> None:
     impatient = ClaudeModel.connect(api_key="test", base_url=str(simulated.client.base_url), timeout=0.1)
     fault, draft = await fail(impatient, request(script({"text": "hi", "faults": [{"hang": 600, "after": 0.5}]})))
     assert (fault.code, fault.retryable, draft.stop_reason) == ("connection", True, None)
+    assert fault.billed
     await impatient.aclose()
 
 
@@ -428,7 +433,7 @@ async def test_a_malformed_stream(stand: tuple[Stand, ClaudeModel], body: bytes)
     server.stream()
     server.body = body
     fault, _ = await fail(model, request())
-    assert (fault.code, fault.retryable) == ("malformed_stream", True)
+    assert (fault.code, fault.retryable, fault.billed) == ("malformed_stream", True, True)
 
 
 async def test_cancelling_a_call_hangs_up(simulated: ClaudeModel) -> None:
@@ -471,5 +476,17 @@ async def test_a_run_that_is_told_to_come_back_in_an_hour(simulated: ClaudeModel
 
 async def test_prices_come_from_the_bundled_list(simulated: ClaudeModel) -> None:
     assert simulated.price(MODEL, {"input_tokens": 100, "output_tokens": 20}) == 400
-    assert simulated.worst_case(MODEL, 0, 0) > 0
+    assert simulated.affordable(MODEL, 0, simulated.worst_case(MODEL, 0, 500)) == 500
     assert simulated.price_version.startswith("genai-prices/")
+
+
+async def test_a_target_may_have_prices_of_its_own() -> None:
+    hour = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    prices = Prices.from_json('{"llama-9": {"input": 1, "output": 2, "cache_write_1h": 4}}')
+    model = ClaudeModel.connect(api_key="test", base_url="http://127.0.0.1:9", prices=prices)
+    written = {"input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 100}
+    assert (model.price("llama-9", written), model.price("llama-9", written, hour)) == (120, 420)
+    assert model.worst_case("llama-9", 0, 10, hour) > model.worst_case("llama-9", 0, 10)
+    assert model.affordable("llama-9", 0, model.worst_case("llama-9", 0, 10, hour), hour) == 10
+    assert model.price_version == prices.version
+    await model.aclose()

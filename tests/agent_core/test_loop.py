@@ -14,7 +14,7 @@ from agent_core.defaults import AskForDestructive, MemoryJournal, RefuseDestruct
 from agent_core.errors import StaleAttemptError
 from agent_core.loop import run
 from agent_core.ports import Decision, Draft, Request
-from agent_core.pricing import worst_case
+from agent_core.pricing import PUBLISHED
 from agent_core.state import State
 from agent_core.testing import DEFAULT_USAGE, ScriptedModel, calls, says
 from agent_core.tools import Registry, ToolContext
@@ -196,8 +196,8 @@ async def test_money_counts_what_was_spent_and_the_whole_request() -> None:
     second = journal.entries[-1]
     assert isinstance(second, ModelCompleted)
     sent = len(json.dumps([agent.instructions, agent.extra, look.to_json(), state.messages[:-1]]))
-    assert second.reserved == pytest.approx(worst_case(MODEL, sent, 4096), rel=0.005)
-    assert second.reserved >= worst_case(MODEL, 3300, 4096)
+    assert second.reserved == pytest.approx(PUBLISHED.worst_case(MODEL, sent, 4096), rel=0.005)
+    assert second.reserved >= PUBLISHED.worst_case(MODEL, 3300, 4096)
 
     enough, short = second.reserved + 400, second.reserved + 399
     for limit, ends in [(enough, Completed), (short, Stopped)]:

@@ -9,7 +9,7 @@ import pytest
 from agent_core import BudgetError, ModelError, UnknownPriceError
 from agent_core.defaults import MemoryJournal, NoEvents
 from agent_core.ports import Draft, Request
-from agent_core.pricing import worst_case
+from agent_core.pricing import PUBLISHED
 from agent_core.state import State
 from agent_core.testing import ScriptedModel, says
 from agent_core.turn import Backoff, Turn, take_turn
@@ -63,7 +63,7 @@ class Streaming(ScriptedModel):
 async def test_a_reply_is_reserved_settled_and_recorded() -> None:
     state, journal = State([TASK]), MemoryJournal()
     reply = await take_turn(state, make_turn(ScriptedModel([says("hi")]), journal))
-    bound = worst_case(MODEL, State([TASK]).size + 100, 4096)
+    bound = PUBLISHED.worst_case(MODEL, State([TASK]).size + 100, 4096)
     assert rows(journal.entries) == [
         ("model.started", bound, None, None),
         ("model.completed", bound, 400, "settled"),
@@ -149,7 +149,7 @@ async def test_a_model_without_a_price_is_refused_before_any_call() -> None:
 
 async def test_the_jobs_own_limit_is_held_before_the_call() -> None:
     state, journal, model = State([TASK]), MemoryJournal(), ScriptedModel([says("hi")])
-    bound = worst_case(MODEL, state.size + 100, 4096)
+    bound = PUBLISHED.worst_case(MODEL, state.size + 100, 4096)
     state.usage.cost = 1
     with pytest.raises(BudgetError, match=f"{usd(bound - 1)} of the job's {usd(bound)} USD are left") as caught:
         await take_turn(state, make_turn(model, journal, limit=bound))
@@ -164,7 +164,7 @@ async def test_the_jobs_own_limit_is_held_at_each_attempt() -> None:
     state, journal = State([TASK]), MemoryJournal()
     cut = ModelError("early_end", "cut", retryable=True)
     model = Streaming([{"type": "text", "text": "abc"}], {"input_tokens": 100}, stop_reason=None, fault=cut)
-    bound = worst_case(MODEL, state.size + 100, 4096)
+    bound = PUBLISHED.worst_case(MODEL, state.size + 100, 4096)
     with pytest.raises(BudgetError):
         await take_turn(state, make_turn(model, journal, limit=bound))
     assert [row[2] for row in rows(journal.entries)] == [None, 200 + 10]

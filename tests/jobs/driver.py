@@ -10,6 +10,7 @@ from typing import Any
 from agent_core.types import Budget, Json
 from jobs import keys
 from jobs.errors import ConflictError
+from jobs.kill_switch import KillSwitches
 from jobs.link import milliseconds
 from jobs.ports import Store
 from jobs.queue import Claim, queue_name, queue_names
@@ -161,6 +162,17 @@ async def push_raw(driver: Driver, job: Job) -> None:
     else:
         assert isinstance(driver.store, MemoryStore)
         driver.store.shelf.queues.setdefault(queue, []).append(job.id)
+
+
+async def turn(driver: Driver, switch: str, *, on: bool) -> None:
+    """Turns a kill switch on or off."""
+    if isinstance(driver.store, JobStore):
+        switches = KillSwitches(driver.store.link)
+        await (switches.turn_on(switch, by="key_1") if on else switches.turn_off(switch))
+    else:
+        assert isinstance(driver.store, MemoryStore)
+        memory = driver.store.shelf.switches
+        (memory.turn_on if on else memory.turn_off)(switch)
 
 
 async def suspend(driver: Driver, suspended: bool) -> None:

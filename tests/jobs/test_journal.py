@@ -94,8 +94,16 @@ def test_an_entry_of_the_loop_comes_back_as_that_entry() -> None:
 
 
 def test_a_call_that_was_tried_twice_has_two_rows_and_a_closed_one_replaces_its_reservation() -> None:
-    started = {"call_id": "c1", "step": 1, "model": "m", "reserved": 5}
-    closed = {**started, "settled": 5, "reason": "worst_case", "usage": None, "price_version": "p"}
+    started = {"call_id": "c1", "step": 1, "model": "m", "reserved": 5, "tokens": 90}
+    closed = {
+        "call_id": "c1",
+        "step": 1,
+        "model": "m",
+        "reserved": 5,
+        "settled": 5,
+        "reason": "worst_case",
+        "usage": None,
+    }
     lines = [
         Line("1-0", "model.started", 1, started),
         Line("2-0", "model.failed", 1, closed),
@@ -107,4 +115,22 @@ def test_a_call_that_was_tried_twice_has_two_rows_and_a_closed_one_replaces_its_
         ("c1", "0.000005", "worst_case"),
         ("c2", None, "reserved"),
     ]
-    assert rows[0]["created_at"] == "1970-01-01T00:00:00.002Z"
+    assert [row["tokens"] for row in rows] == [90, 90]
+    assert rows[0]["created_at"] == "1970-01-01T00:00:00.001Z", "it is of the day of its reservation"
+
+
+def test_the_tokens_of_a_row_are_those_of_its_usage_unless_it_is_settled_at_the_worst_case() -> None:
+    usage = {"input_tokens": 1, "output_tokens": 2, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 8}
+    started = {"call_id": "c", "step": 1, "model": "m", "reserved": 5, "tokens": 90}
+    for reason, tokens in (("settled", 15), ("cut_stream", 15), ("worst_case", 90)):
+        closed = {
+            "call_id": "c",
+            "step": 1,
+            "model": "m",
+            "reserved": 5,
+            "settled": 5,
+            "reason": reason,
+            "usage": usage,
+        }
+        (row,) = ledger_rows("j", [Line("1-0", "model.started", 1, started), Line("2-0", "model.completed", 1, closed)])
+        assert row["tokens"] == tokens

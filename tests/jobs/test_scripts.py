@@ -9,7 +9,7 @@ import pytest
 
 import jobs
 import memory
-from jobs.scripts import FOLDER, script
+from jobs.scripts import FOLDER, PRELUDE, script
 
 PACKAGES = [Path(package.__path__[0]) for package in (jobs, memory)]
 FILES = sorted(path for package in PACKAGES for path in (package / "lua").glob("*.lua"))
@@ -34,7 +34,11 @@ def used(path: Path, name: str) -> set[int]:
     return {int(number) for number in re.findall(rf"{name}\[(\d+)\]", code)}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+PRELUDES = {name for path in FILES for name in PRELUDE.findall(path.read_text(encoding="utf-8"))}
+SCRIPTS = [path for path in FILES if path.stem not in PRELUDES]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_a_header_says_what_the_script_does_takes_and_answers(path: Path) -> None:
     assert header(path).startswith(f"-- {path.stem}: ")
     assert section(path, "returns").strip()
@@ -43,7 +47,7 @@ def test_a_header_says_what_the_script_does_takes_and_answers(path: Path) -> Non
         assert used(path, name) <= said, f"{name} that the header does not explain"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_every_script_is_used(path: Path) -> None:
     package = path.parent.parent
     sources = "".join(p.read_text(encoding="utf-8") for p in package.glob("*.py"))
@@ -56,7 +60,12 @@ def test_no_script_names_a_key(path: Path) -> None:
 
 
 def test_a_script_is_what_its_file_holds() -> None:
-    found = script("claim")
-    assert found.text == (FOLDER / "claim.lua").read_text(encoding="utf-8")
-    assert found is script("claim")
+    found = script("flag")
+    assert found.text == (FOLDER / "flag.lua").read_text(encoding="utf-8")
+    assert found is script("flag")
     assert re.fullmatch(r"[0-9a-f]{40}", found.sha)
+
+
+def test_a_script_begins_with_its_prelude_and_the_prelude_with_its_own() -> None:
+    texts = [(FOLDER / f"{name}.lua").read_text(encoding="utf-8") for name in ("switches", "money", "record")]
+    assert script("record").text == "\n".join(texts)

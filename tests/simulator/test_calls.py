@@ -40,6 +40,7 @@ async def test_a_finished_call_is_recorded(client, fetch):
         "closed_at": None,
         "script_key": "",
         "turn": None,
+        "batch_id": None,
     }
 
 

@@ -52,7 +52,7 @@ async def test_a_call_reserves_when_it_starts_and_settles_when_it_ends(bench: Be
     counters = (await bench.job(attempt.job.id)).counters
     assert counters == {
         "input_tokens": 10, "output_tokens": 5, "cache_read_tokens": 3, "cache_write_tokens": 2,
-        "model_calls": 1, "tool_calls": 0, "cost": 70, "reserved": 0,
+        "model_calls": 1, "tool_calls": 0, "cost": 70, "reserved": 0, "spent": 70, "held": 0,
     }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ LOOKUP = calls(("lookup", {"order_id": "A1"}), text="looking")
         ([says("no", "refusal")], {}, ("failed", "refusal", "refusal", "no")),
         ([says("hm", "novel")], {}, ("failed", "error", "novel", "hm")),
         ([LOOKUP], {"steps": 1}, ("failed", "max_steps", "max_steps", "looking")),
-        ([LOOKUP], {"tokens": 100}, ("failed", "budget_exceeded", "tokens", "looking")),
+        ([], {"tokens": 100}, ("failed", "budget_exceeded", "tokens", None)),
         ([], {"usd": "0.000001"}, ("failed", "budget_exceeded", "usd", None)),
         ([calls(("hang", {}), text="a bit")], {"seconds": 0.05}, ("failed", "timeout", "timeout", "a bit")),
         ([calls(("erase", {}))], {}, ("requires_action", "approval", None, None)),
@@ -219,10 +219,12 @@ async def test_a_cancel_that_comes_with_the_last_record_ends_the_job_and_frees_i
     second = await bench.submit(session_id="s")
     real = bench.store.record
 
-    async def record(job_id: str, token: str, number: int, counters: Any, entries: list[tuple[str, Json]]) -> int:
+    async def record(
+        job_id: str, token: str, number: int, counters: Any, entries: list[tuple[str, Json]], *money: Any
+    ) -> int:
         if entries[0][0] == last:
             await bench.store.flag(await bench.job(first), "cancel")
-        return await real(job_id, token, number, counters, entries)
+        return await real(job_id, token, number, counters, entries, *money)
 
     bench.store.record = record  # type: ignore[method-assign, assignment]
     attempted = Attempted(await bench.claim())

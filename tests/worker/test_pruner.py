@@ -20,6 +20,7 @@ from worker.pruner import Pruner
 from worker.runtime import make_pruner
 from worker.settings import Settings
 
+ACCOUNTS = (keys.METER_PREFIX, keys.USAGE_PREFIX, keys.CHARGED_PREFIX)
 OF_THE_FLEET = {keys.STATS, keys.RQ_QUEUES, keys.wake("default")}
 
 
@@ -40,7 +41,10 @@ async def held(store: JobStore) -> set[str]:
     found = {key.decode() for key in await store.link.command("KEYS", "*")}
     conversation = SessionScope(TENANT, "s").key
     assert conversation not in found or await store.link.command("TTL", conversation) > 0
-    return found - OF_THE_FLEET - {conversation}
+    accounts = {key for key in found if key.startswith(ACCOUNTS)}
+    for key in accounts - {key for key in accounts if key.endswith(":total")}:
+        assert await store.link.command("TTL", key) > 0
+    return found - OF_THE_FLEET - accounts - {conversation}
 
 
 def on_disk(folder: Path) -> set[Path]:

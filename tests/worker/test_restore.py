@@ -106,7 +106,7 @@ async def restored(bench: Bench, job_id: str) -> tuple[Any, Job]:
 async def test_an_object_is_shown_to_the_model_as_json(bench: Bench):
     found, _ = await restored(bench, await bench.submit(input={"q": "größe"}))
     assert found.state.messages == [{"role": "user", "content": '{"q": "größe"}'}]
-    assert (found.fresh, found.opening, found.lost_calls, found.deferrals) == (True, 0, [], 0)
+    assert (found.fresh, found.opening, found.deferrals) == (True, 0, 0)
 
 
 async def test_a_job_goes_on_from_the_length_its_session_had_when_it_began(bench: Bench):
@@ -125,17 +125,10 @@ async def test_a_job_goes_on_from_the_length_its_session_had_when_it_began(bench
     assert second.state.messages == [*earlier, {"role": "user", "content": "go"}]
 
 
-async def test_calls_without_an_end_and_waits_since_the_last_answer_are_found(bench: Bench):
+async def test_waits_since_the_last_answer_are_found(bench: Bench):
     job_id = await bench.submit()
     claim = await bench.claim()
-    started = {"call_id": "c1", "step": 1, "model": "m", "reserved": 5}
-    await bench.store.record(job_id, claim.token, 1, {}, [("model.started", started)])
-    await bench.store.record(job_id, claim.token, 2, {}, [("model.started", {**started, "call_id": "c2"})])
-    ended = {**started, "call_id": "c1", "code": "cut", "message": "", "usage": None, "price_version": "p",
-             "settled": 5, "reason": "worst_case"}  # fmt: skip
-    await bench.store.record(job_id, claim.token, 3, {}, [("model.failed", ended)])
     assert claim.job is not None
     await bench.store.move(claim.job, "hand_back", {"deferred": 5.0}, attempt=bench.attempt(claim))
     found, _ = await restored(bench, job_id)
-    assert [call.call_id for call in found.lost_calls] == ["c2"]
     assert found.deferrals == 1

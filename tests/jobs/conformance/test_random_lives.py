@@ -25,9 +25,10 @@ from jobs.records import Job
 from jobs.status import TRANSITIONS
 from jobs.store import Attempt, Idempotency, JobStore
 from jobs.testing import MemoryStore
-from tests.jobs.driver import ENDED_LEASE, HOUR_MS, TENANT, VERSION, Driver, lose_tickets, push_raw
+from tests.jobs.driver import ENDED_LEASE, HOUR_MS, TENANT, VERSION, Driver, lose_tickets, push_raw, turn
 
 WORKER_MOVES = ["complete", "fail", "stop", "park", "suspend", "hand_back"]
+SWITCHES = ["global", f"tenant:{TENANT}", f"agent:{TENANT}:clerk", f"agent:{TENANT}:other"]
 OTHER = "clerk@2"
 BOTH_VERSIONS = [*queue_names(["default"]), *(f"{name}@{OTHER}" for name in queue_names(["default"]))]
 
@@ -66,6 +67,23 @@ class Side:
                 ids = await store.link.command("LRANGE", keys.rq_queue(name), 0, -1)
                 found[name] = [job_id.decode() for job_id in ids]
         return {name: [self.number(job_id) for job_id in ids] for name, ids in found.items() if ids}
+
+    async def withheld(self) -> dict[str, list[tuple[str, int]]]:
+        """The tickets that each kill switch withholds, in order."""
+        store = self.driver.store
+        if isinstance(store, MemoryStore):
+            found = dict(store.shelf.switches.withheld)
+        else:
+            assert isinstance(store, JobStore)
+            found = {}
+            for switch in SWITCHES:
+                members = await store.link.command("ZRANGE", keys.stopped(switch), 0, -1)
+                found[switch] = [tuple(member.decode().split("|")) for member in members]
+        return {
+            switch: [(queue, self.number(job_id)) for queue, job_id in tickets]
+            for switch, tickets in found.items()
+            if tickets
+        }
 
     async def waiting(self) -> tuple[set[int], dict[str, list[int]]]:
         """Jobs that wait for a time, and each session's jobs in order."""
@@ -288,6 +306,10 @@ class Lives(RuleBasedStateMachine):
 
         self.both(act)
 
+    @rule(switch=st.sampled_from(SWITCHES), on=st.sampled_from([True, False, False]))
+    def turn_a_kill_switch(self, switch: str, on: bool) -> None:
+        self.both(lambda side: turn(side.driver, switch, on=on))
+
     @rule(job=jobs)
     def a_ticket_comes_once_more(self, job: int) -> None:
         async def act(side: Side) -> None:
@@ -307,8 +329,8 @@ class Lives(RuleBasedStateMachine):
             tickets = side.driver.store.tickets
             found = await tickets.overdue()
             overdue = [sorted(map(side.number, ids)) for ids in (found.due, found.expired)]
-            return (seen, journals, await side.queues(), await side.waiting(), overdue, await tickets.running(),
-                    await side.endings())  # fmt: skip
+            return (seen, journals, await side.queues(), await side.waiting(), await side.withheld(), overdue,
+                    await tickets.running(), await side.endings())  # fmt: skip
 
         if hasattr(self, "sides"):
             self.seen = self.both(everything)
@@ -336,8 +358,9 @@ class Lives(RuleBasedStateMachine):
     def a_queued_job_has_a_ticket_or_a_reason(self) -> None:
         if not hasattr(self, "seen"):
             return
-        jobs, _, queues, (due, sessions), *_ = self.seen
+        jobs, _, queues, (due, sessions), withheld, *_ = self.seen
         ticketed = {number for numbers in queues.values() for number in numbers}
+        ticketed |= {number for tickets in withheld.values() for _, number in tickets}
         behind = {number for line in sessions.values() for number in line[1:]}
         for number, (status, *_) in enumerate(jobs):
             assert status != "queued" or number in ticketed | due | behind

@@ -1,0 +1,75 @@
+"""What journal entries mean for the account of their job: reservations and settlements, as `money.lua` takes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from agent_core.types import USAGE_FIELDS, Entry, Json, ModelCompleted, ModelFailed, ModelStarted, Refusal, Usage
+from jobs import keys
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """The calls that are to be reserved, at most one in a write, and those that are settled."""
+
+    reserve: list[Json] = field(default_factory=list)
+    settle: list[Json] = field(default_factory=list)
+
+    def dump(self) -> str:
+        """For the script; empty when nothing moves."""
+        if not self.reserve and not self.settle:
+            return ""
+        return json.dumps({"reserve": self.reserve, "settle": self.settle}, ensure_ascii=False)
+
+
+NO_MONEY = Money()
+NAMES = json.dumps(keys.money_names())
+
+
+def money_of(entries: Iterable[Entry]) -> Money:
+    """What the entries reserve and settle."""
+    money = Money()
+    for entry in entries:
+        match entry:
+            case ModelStarted():
+                money.reserve.append(_reservation(entry))
+            case ModelCompleted() | ModelFailed():
+                money.settle.append(_bill(entry))
+            case _:
+                pass
+    return money
+
+
+def refusal_from(text: str) -> Refusal:
+    """The refusal as `record.lua` answers it."""
+    data = json.loads(text)
+    until = data.pop("until_ms")
+    return Refusal(**data, until_ms=None if until == "+inf" else int(until))
+
+
+def _reservation(call: ModelStarted) -> Json:
+    return {
+        "call_id": call.call_id,
+        "step": call.step,
+        "model": call.model,
+        "role": call.role,
+        "reserved": call.reserved,
+        "tokens": call.tokens,
+        "price_version": call.price_version,
+    }
+
+
+def _bill(entry: ModelCompleted | ModelFailed) -> Json:
+    usage = Usage()
+    usage.count(entry.usage)
+    bill: Json = {
+        "call_id": entry.call_id,
+        "settled": entry.settled,
+        "model": entry.model,
+        "role": entry.role,
+        "counters": {name: getattr(usage, name) for name, _ in USAGE_FIELDS},
+    }
+    # without a usage that could be read, the tokens too are those of the worst case
+    return bill if entry.reason == "worst_case" else {**bill, "tokens": usage.tokens}
