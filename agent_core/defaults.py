@@ -27,6 +27,7 @@ class MemoryJournal:
         self.entries: list[Entry] = []
         self._budget = budget or Budget(usd=None)
         self._used = Counter[str]()
+        self._tokens: dict[str, int] = {}
 
     async def record(self, *entries: Entry) -> None:
         """See `ports.Journal`."""
@@ -35,10 +36,13 @@ class MemoryJournal:
                 case ModelStarted():
                     if refusal := self._refusal(entry):
                         raise BudgetError(refusal)
+                    self._tokens[entry.call_id] = entry.tokens
                 case ModelCompleted() | ModelFailed():
                     usage = Usage()
                     usage.count(entry.usage)
-                    self._used.update(usd=entry.settled, tokens=usage.tokens)
+                    reserved = self._tokens.pop(entry.call_id, 0)
+                    tokens = reserved if entry.reason == "worst_case" else usage.tokens
+                    self._used.update(usd=entry.settled, tokens=tokens)
                 case _:
                     pass
         self.entries.extend(entries)

@@ -27,6 +27,7 @@ FAILPOINTS = {
     "after_restore": "the conversation is restored, the loop has not begun",
     "before_reserve": "a model call is priced, and not reserved",
     "after_reserve": "a model call is reserved, and not sent",
+    "after_submit": "a batch has a model call, and the journal does not say so",
     "before_settle": "the model has replied, and the reply is not recorded",
     "after_settle": "the reply is recorded",
     "before_intent": "a tool call may run, and its intent is not recorded",

@@ -22,6 +22,7 @@ from agent_core.tools import Registry, ToolContext, ToolResult, failure
 from agent_core.turn import Backoff, Turn, take_turn
 from agent_core.types import (
     ApprovalRequested,
+    Batched,
     Budget,
     Completed,
     Deferred,
@@ -70,7 +71,7 @@ async def run(state: State, *, agent: Agent, budget: Budget, ports: Ports, regis
     """
     registry = registry or agent.registry
     tools = registry.to_json()
-    overhead = len(json.dumps([agent.instructions, tools, agent.extra]))
+    overhead = len(json.dumps([agent.instructions, tools, agent.parameters]))
     turn = Turn(agent, ports.model, ports.journal, ports.events, tools, overhead, ports.backoff)
     remaining = None if budget.seconds is None else max(0.0, budget.seconds - state.elapsed)
     try:
@@ -95,14 +96,14 @@ async def _steps(state: State, turn: Turn, budget: Budget, ports: Ports, registr
             reply = await take_turn(state, turn)
         except BudgetError as exc:
             return _at_limit(state, exc.refusal)
-        if isinstance(reply, Deferred):
+        if isinstance(reply, Batched | Deferred):
             return reply
 
 
 def _at_limit(state: State, refusal: Refusal) -> Stopped | Held:
     if refusal.at_limit == "pause":
         return Held(refusal)
-    return Stopped("budget_exceeded", refusal.detail, state.last_text(), code=refusal.unit)
+    return Stopped("budget_exceeded", refusal.detail, state.last_text(), refusal.unit, refusal)
 
 
 def _ending(state: State) -> Completed | Stopped | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from agent_core.errors import BudgetError
 from agent_core.ports import Journal
 from agent_core.types import (
     ApprovalRequested,
@@ -101,8 +102,6 @@ class State:
                 self.call, self.final = entry, entry.final
             case ModelSubmitted():
                 self.batch_id = entry.batch_id
-            case ToolReconciled():
-                pass
 
     def input_bound(self, model: str, overhead: int) -> int:
         """An upper bound of the input tokens of the next request; `overhead` is the bytes of it around the messages.
@@ -113,6 +112,11 @@ class State:
         if self.measured is None or self.measured.model != model:
             return self.size + overhead
         return self.measured.tokens + max(0, self.size - self.measured.size)
+
+    @property
+    def submitted(self) -> ModelStarted | None:
+        """The model call that a batch has."""
+        return None if self.batch_id is None else self.call
 
     def open_calls(self) -> list[Json]:
         """The tool calls of the last reply that may run and have no result yet, in its order."""
@@ -133,6 +137,8 @@ class State:
             return
         if self.messages and self.messages[-1]["role"] == "assistant":
             self.size -= _size(self.messages.pop())
+            if self.measured is not None:  # what is said instead is none of what was counted
+                self.measured = replace(self.measured, size=self.size)
         self.stop_reason = None
 
     def last_text(self) -> str | None:
@@ -184,8 +190,9 @@ async def commit(state: State, journal: Journal, *entries: Entry) -> None:
         await asyncio.shield(writing)
     except asyncio.CancelledError:
         await asyncio.wait([writing])
-        writing.result()
-        _fold(state, entries)
+        if not isinstance(writing.exception(), BudgetError):  # a refusal wrote nothing, and must not hide this
+            writing.result()
+            _fold(state, entries)
         raise
     _fold(state, entries)
 

@@ -14,10 +14,21 @@ from agent_core.failpoints import failpoint
 from agent_core.ports import Draft, Events, Journal, Model, Request
 from agent_core.pricing import OWN_TOKENS, estimate_output_tokens
 from agent_core.state import State, commit, with_note
-from agent_core.types import Deferred, Json, ModelCompleted, ModelFailed, ModelStarted, Refusal
+from agent_core.types import (
+    Batched,
+    Deferred,
+    Json,
+    ModelCompleted,
+    ModelFailed,
+    ModelStarted,
+    ModelSubmitted,
+    Refusal,
+)
 
 LEAST_OUTPUT = 256
 """Tokens; a call that may write less than this is not worth its input."""
+BUDGET_BUSY = "budget_busy"
+"""The code of a turn that was put off because reservations of other calls fill a limit."""
 CONCLUDE = (
     "[The budget of this job leaves room for one more reply of at most {tokens} tokens and for no tool call. "
     "Conclude now: give the best answer you can from what you have, and say what is missing.]"
@@ -59,8 +70,9 @@ class Turn:
     backoff: Backoff = field(default_factory=Backoff)
 
 
-async def take_turn(state: State, turn: Turn) -> ModelCompleted | Deferred:
-    """The model's next reply, recorded; or Deferred when it is out of capacity for long.
+async def take_turn(state: State, turn: Turn) -> ModelCompleted | Batched | Deferred:
+    """The model's next reply, recorded; Batched when a batch is to give it; Deferred when the model is out of capacity
+    for long, and when a batch gave none.
 
     Raises BudgetError when no attempt fits into the limits, ModelError when a failure is not a passing one, and what
     else `Journal.record` raises.
@@ -68,34 +80,53 @@ async def take_turn(state: State, turn: Turn) -> ModelCompleted | Deferred:
     attempt = 0
     while True:
         attempt += 1
+        batched = state.submitted is not None
         try:
             return await _attempt(state, turn)
+        except BudgetError as exc:
+            if not exc.refusal.busy:
+                raise
+            failure = ModelError(BUDGET_BUSY, str(exc), retryable=True)
         except ModelError as exc:
             if not exc.retryable:
                 raise
             failure = exc
         wait = turn.backoff.wait(attempt, failure.retry_after)
-        if wait > turn.backoff.longest or attempt >= turn.backoff.attempts:
+        if batched or wait > turn.backoff.longest or attempt >= turn.backoff.attempts:
             return Deferred(max(wait, turn.backoff.deferral), failure.code, str(failure))
         await asyncio.sleep(wait)
 
 
-async def _attempt(state: State, turn: Turn) -> ModelCompleted:
-    started = await _reserve(state, turn)
+async def _attempt(state: State, turn: Turn) -> ModelCompleted | Batched:
+    started = state.submitted or await _reserve(state, turn)
     draft = Draft(on_text=lambda delta: turn.events.text(started.step, delta))
     begun = time.monotonic()
     try:
         failpoint("after_reserve")
         await turn.model.complete(_request(state, turn, started), draft)
     except (ModelError, asyncio.CancelledError) as exc:
-        billed = exc.billed if isinstance(exc, ModelError) else True
+        if draft.batch_id is not None and isinstance(exc, asyncio.CancelledError):
+            await _batched(state, turn, started, draft.batch_id)  # whoever has the job next asks for the reply
+            raise
+        billed = exc.billed if isinstance(exc, ModelError) else not draft.unsent
         await commit(state, turn.journal, _failed(turn.model, started, draft, exc, time.monotonic() - begun, billed))
         raise
+    if draft.batch_id is not None and draft.stop_reason is None:
+        return await _batched(state, turn, started, draft.batch_id)
     completed = _completed(turn.model, started, draft, time.monotonic() - begun)
     failpoint("before_settle")
     await commit(state, turn.journal, completed)
     failpoint("after_settle")
     return completed
+
+
+async def _batched(state: State, turn: Turn, call: ModelStarted, batch_id: str) -> Batched:
+    """Records which batch has the call, unless that is known."""
+    asked = state.batch_id is not None
+    if not asked:
+        failpoint("after_submit")
+        await commit(state, turn.journal, ModelSubmitted(call.call_id, call.step, batch_id))
+    return Batched(batch_id, asked)
 
 
 async def _reserve(state: State, turn: Turn) -> ModelStarted:
@@ -107,7 +138,7 @@ async def _reserve(state: State, turn: Turn) -> ModelStarted:
     try:
         return await _begin(state, turn, _call(state, turn, turn.agent.max_tokens))
     except BudgetError as exc:
-        fitting = _fitting(state, turn, exc.refusal)
+        fitting = 0 if exc.refusal.busy else _fitting(state, turn, exc.refusal)
         if exc.refusal.at_limit != "stop" or fitting < LEAST_OUTPUT:
             raise
     return await _begin(state, turn, _call(state, turn, fitting, final=True))
@@ -116,8 +147,9 @@ async def _reserve(state: State, turn: Turn) -> ModelStarted:
 async def _begin(state: State, turn: Turn, call: ModelStarted) -> ModelStarted:
     try:
         await commit(state, turn.journal, call)
-    except asyncio.CancelledError as exc:  # reserved, and nothing was sent
-        await commit(state, turn.journal, _failed(turn.model, call, Draft(), exc, 0.0, billed=False))
+    except asyncio.CancelledError as exc:
+        if state.call is call:  # reserved, and nothing was sent
+            await commit(state, turn.journal, _failed(turn.model, call, Draft(), exc, 0.0, billed=False))
         raise
     return call
 
@@ -130,7 +162,7 @@ def _call(state: State, turn: Turn, max_tokens: int, *, final: bool = False) -> 
         call_id=uuid.uuid4().hex,
         step=state.step + 1,
         model=agent.model,
-        reserved=model.worst_case(agent.model, tokens, max_tokens, agent.extra),
+        reserved=model.worst_case(agent.model, tokens, max_tokens, agent.parameters),
         tokens=tokens + OWN_TOKENS + max_tokens,
         max_tokens=max_tokens,
         price_version=model.price_version,
@@ -147,22 +179,23 @@ def _fitting(state: State, turn: Turn, refusal: Refusal) -> int:
     """The most output tokens for which a call fits into every limit."""
     agent, tokens, most = turn.agent, _input_bound(state, turn), turn.agent.max_tokens
     if refusal.room_micros is not None:
-        most = min(most, turn.model.affordable(agent.model, tokens, refusal.room_micros, agent.extra))
+        most = min(most, turn.model.affordable(agent.model, tokens, refusal.room_micros, agent.parameters))
     if refusal.room_tokens is not None:
         most = min(most, refusal.room_tokens - tokens - OWN_TOKENS)
     return most
 
 
 def _request(state: State, turn: Turn, call: ModelStarted) -> Request:
-    agent = turn.agent
-    if not call.final:
-        return Request(agent.model, agent.instructions, state.messages, turn.tools, call.max_tokens, agent.extra)
-    # a thinking budget may be more than what is left to write
-    extra = {name: value for name, value in agent.extra.items() if name != "thinking"}
-    if turn.tools:
-        extra["tool_choice"] = {"type": "none"}
-    messages = with_note(state.messages, CONCLUDE.format(tokens=call.max_tokens))
-    return Request(agent.model, agent.instructions, messages, turn.tools, call.max_tokens, extra)
+    agent, messages = turn.agent, state.messages
+    extra = agent.parameters
+    if call.final:
+        # a thinking budget may be more than what is left to write
+        extra = {name: value for name, value in extra.items() if name != "thinking"}
+        if turn.tools:
+            extra["tool_choice"] = {"type": "none"}
+        messages = with_note(messages, CONCLUDE.format(tokens=call.max_tokens))
+    named = (call.call_id, state.batch_id)
+    return Request(agent.model, agent.instructions, messages, turn.tools, call.max_tokens, extra, *named)
 
 
 def _completed(model: Model, started: ModelStarted, draft: Draft, seconds: float) -> ModelCompleted:
@@ -220,7 +253,7 @@ def _settle(model: Model, started: ModelStarted, draft: Draft, billed: bool) -> 
     if not draft.started and not billed:
         return None, 0, "released"
     usage, reason = draft.usage, "settled"
-    if usage is not None and draft.stop_reason is None:
+    if isinstance(usage, dict) and draft.stop_reason is None:
         # The first event only has a placeholder for the output.
         streamed = min(started.max_tokens, estimate_output_tokens(draft.content))
         usage, reason = {**usage, "output_tokens": streamed}, "cut_stream"

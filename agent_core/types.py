@@ -114,7 +114,7 @@ class ModelStarted:
 
 @dataclass(frozen=True, slots=True)
 class ModelSubmitted:
-    """The call just begun is with a batch. Until the batch has ended nobody need wait for it, and it is not made again."""
+    """A batch has the call that was just begun: nobody need wait for its end, and nobody makes the call again."""
 
     TYPE: ClassVar[str] = "model.submitted"
     call_id: str
@@ -273,6 +273,8 @@ class Refusal:
     room_tokens: int | None = None
     held_by: str = ""
     until_ms: int | None = None
+    busy: bool = False
+    """Other calls' reservations alone are in the way: there will be room when they are settled."""
 
     @property
     def detail(self) -> str:
@@ -293,12 +295,15 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The run ended without an answer: a limit, a refusal, a cut reply. `output` is the partial result."""
+    """The run ended without an answer: a limit, a refusal, a cut reply. `output` is the partial result; `refusal` says
+    which limit of money or tokens had no room.
+    """
 
     stop_reason: str
     detail: str
     output: str | None = None
     code: str | None = None
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)

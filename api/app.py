@@ -12,13 +12,15 @@ from api.deps import Services
 from api.guard import Guard
 from api.live import Hub
 from api.middleware import RequestMiddleware
-from api.routes import agents, events, files, health, job_actions, keys
+from api.routes import agents, budgets, estimate, events, files, health, job_actions, keys, kill_switch, usage
 from api.routes import jobs as job_routes
 from api.settings import Settings
 from api.submission import Intake
 from jobs.agents import AgentCatalogue
+from jobs.estimate import Estimator
 from jobs.files import FileStore
 from jobs.keyring import Keyring
+from jobs.kill_switch import KillSwitches
 from jobs.link import RedisLink, connect
 from jobs.store import JobStore
 
@@ -55,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     docs.install(app)
     app.add_middleware(RequestMiddleware)
-    for module in (job_routes, job_actions, events, keys, files, agents):
+    for module in (job_routes, estimate, job_actions, events, keys, files, agents, kill_switch, budgets, usage):
         app.include_router(module.router, prefix="/v1")
     app.include_router(health.router)
     return app
@@ -76,5 +78,7 @@ def _services(settings: Settings) -> Services:
         files=files,
         guard=guard,
         intake=Intake(store, agents, files, guard),
+        estimator=Estimator(link, agents, files, settings.price_list),
+        kill_switches=KillSwitches(link),
         hub=Hub(settings.redis_url),
     )

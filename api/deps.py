@@ -12,8 +12,10 @@ from api.live import Hub
 from api.settings import Settings
 from api.submission import Intake
 from jobs.agents import AgentCatalogue
+from jobs.estimate import Estimator
 from jobs.files import FileStore
 from jobs.keyring import Keyring
+from jobs.kill_switch import KillSwitches
 from jobs.link import RedisLink
 from jobs.store import JobStore
 
@@ -30,6 +32,8 @@ class Services:
     files: FileStore
     guard: Guard
     intake: Intake
+    estimator: Estimator
+    kill_switches: KillSwitches
     hub: Hub
 
 

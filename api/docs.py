@@ -10,17 +10,23 @@ from fastapi.openapi.utils import get_openapi
 from api.views import (
     AgentDetail,
     AgentView,
+    AuditView,
     BatchView,
+    EstimateView,
     EventView,
     ExplanationView,
     FileView,
     Health,
     JobView,
     KeyView,
+    KillSwitchView,
     LedgerRow,
     NewKey,
     Page,
     Problem,
+    ScopeBudgetView,
+    TenantLedgerRow,
+    UsageRow,
     VersionView,
 )
 
@@ -41,10 +47,18 @@ JOB = _ok(JobView, "The job.")
 JOB_ACTION = _ok(JobView, "The job as it is now.")
 JOBS = _ok(Page[JobView], "The newest first.")
 BATCH = _ok(BatchView, "One answer for each job.")
+ESTIMATE = _ok(EstimateView, "The estimate.")
 EVENTS = _ok(Page[EventView], "The oldest first; or a stream of the same, each event's `data:` on one line.")
 EVENTS[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
 EVENTS[204] = {"description": "The stream is over: the job has ended, and its last event was seen."}
 LEDGER = _ok(Page[LedgerRow], "In the order of the calls.")
+TENANT_LEDGER = _ok(Page[TenantLedgerRow], "The oldest day first; or all of it in another format.")
+TENANT_LEDGER[200]["content"] = {name: {"schema": {"type": "string"}} for name in ("application/jsonl", "text/csv")}
+BUDGET = _ok(ScopeBudgetView, "The budget.")
+BUDGETS = _ok(Page[ScopeBudgetView], "By scope and period.")
+BUDGET_GONE: Responses = {204: {"description": "The budget is no more."}}
+USAGE = _ok(Page[UsageRow], "By the dimensions in their order.")
+AUDIT = _ok(AuditView, "The audit.")
 EXPLANATION = _ok(ExplanationView, "The gate.")
 FILES = _ok(Page[FileView], "The oldest first.")
 FILE_MADE = _ok(FileView, "The file is kept.", 201)
@@ -54,6 +68,8 @@ AGENT = _ok(AgentDetail, "The agent.")
 VERSIONS = _ok(Page[VersionView], "The newest first.")
 KEY_MADE = _ok(NewKey, "The key; its secret is shown this once.", 201)
 KEYS = _ok(Page[KeyView], "The oldest first.")
+KILL_SWITCH = _ok(KillSwitchView, "The switch as it is now; when it was turned off, what its evidence came to.")
+KILL_SWITCHES = _ok(Page[KillSwitchView], "Those that are on.")
 REVOKED: Responses = {204: {"description": "The key is no more."}}
 HEALTH = _ok(Health, "The process is alive.")
 READY = _ok(Health, "A submission would be accepted.")

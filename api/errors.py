@@ -22,6 +22,7 @@ from jobs.errors import (
     JobsError,
     NotFoundError,
     StaleAttemptError,
+    StoppedError,
     UnavailableError,
 )
 
@@ -36,9 +37,12 @@ STATUS_OF: dict[type[Exception], int] = {
     IdempotencyError: 422,
     InvalidError: 422,
     UnavailableError: 503,
+    StoppedError: 503,
 }
 CODE_OF = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 500: "internal"}
 RETRY_AFTER = "2"
+RETRY_WHEN_STOPPED = "30"
+"""A kill switch is turned off by a person."""
 MOST_ERRORS = 20
 LONGEST_FIELD = 200
 
@@ -105,7 +109,7 @@ def problem_response(exc: Exception, request_id: str) -> Response:
     document = problem(exc, request_id)
     headers = dict(getattr(exc, "headers", None) or {})
     if document["status"] == 503:
-        headers.setdefault("Retry-After", RETRY_AFTER)
+        headers.setdefault("Retry-After", RETRY_WHEN_STOPPED if isinstance(exc, StoppedError) else RETRY_AFTER)
     body = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
     return Response(body, document["status"], headers, PROBLEM_JSON)
 

@@ -16,11 +16,17 @@ from jobs.errors import JobsError
 Handler = Callable[[], Awaitable[Response]]
 
 
-async def once(request: Request, caller: Caller, handler: Handler, what: object = None) -> Response:
+async def once(
+    request: Request,
+    caller: Caller,
+    handler: Handler,
+    what: object = None,
+    is_final: Callable[[], bool] = lambda: True,
+) -> Response:
     """The handler's answer, or the one that it gave when the request's Idempotency-Key first came.
 
-    `what` stands for the body where that is no JSON. An answer that asks for another try (503) is not kept. Raises
-    IdempotencyError for another body, ConflictError while the first request is under way.
+    `what` stands for the body where that is no JSON. An answer that asks for another try is not kept: 503, or one that
+    is not final. Raises IdempotencyError for another body, ConflictError while the first request is under way.
     """
     given = idempotency_of(request)
     if given is None:
@@ -35,6 +41,9 @@ async def once(request: Request, caller: Caller, handler: Handler, what: object 
     except BaseException:
         await idempotency.abandon(link, caller.tenant, marked)
         raise
+    if not is_final():
+        await idempotency.abandon(link, caller.tenant, marked)
+        return answer
     headers = {name: answer.headers[name] for name in ("content-type", "location") if name in answer.headers}
     first = idempotency.Answer(answer.status_code, headers, bytes(answer.body))
     await idempotency.keep(link, caller.tenant, marked, first)

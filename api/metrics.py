@@ -22,6 +22,8 @@ COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
     "tokens_total": (("model", "kind"), "Tokens as providers report them."),
     "cost_usd_total": (("agent", "model"), "What model calls cost, in US dollars."),
     "tool_calls_total": (("tool", "outcome"), "Tool calls that came to a result."),
+    "alerts_total": (("condition", "outcome"), "Alerts that were raised, and that were resolved."),
+    "alert_deliveries_total": (("channel", "outcome"), "Messages about alerts: delivered, failed, given_up."),
     "rescues_total": ((), "Jobs taken over from a worker that was gone."),
     "fenced_total": ((), "Attempts that found out that another one owns their job."),
 }

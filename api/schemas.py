@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from agent_core.types import micros, usd
+from agent_core.types import AtLimit, micros, usd
+from jobs.budgets import Period
 from jobs.keyring import Scope
-from jobs.records import Priority
+from jobs.records import Priority, Service
 
 MAX_BATCH = 1000
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+DATE = re.compile(r"20\d\d-\d\d-\d\d")
 LAST_YEAR = 2100
 NOT_YET = "Kept with the job and not acted on by this version; the job's `warnings` say so."
 DECIMAL = re.compile(r"\d{1,7}(\.\d{1,6})?")
+SWITCH_SCOPE = re.compile(r"global|tenant|agent:[A-Za-z][A-Za-z0-9_-]{0,63}")
+LONGEST_SCOPE = 136
+"""A kind, a colon and a `Word`."""
 PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
 TenantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 FileId = Annotated[str, Field(pattern=r"^file_[0-9a-f]{1,64}$")]
@@ -71,6 +76,17 @@ Input = Annotated[
 Url = Annotated[str, Field(max_length=2000, pattern=r"^[!-~]+$"), AfterValidator(_web_address)]
 
 
+def _day(text: Any) -> date:
+    if not isinstance(text, str) or not DATE.fullmatch(text):
+        raise ValueError("expected a day like 2026-11-20")
+    return date.fromisoformat(text)
+
+
+Day = Annotated[
+    date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date", "title": "Day in UTC"})
+]
+
+
 class Strict(BaseModel):
     """Base of every request body."""
 
@@ -84,6 +100,7 @@ class BudgetIn(Strict):
     tokens: Annotated[int, Field(ge=1, le=10**12)] | None = None
     steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
     seconds: Annotated[float, Field(gt=0, le=30 * 86_400)] | None = None
+    at_limit: Annotated[AtLimit, Field(description="Of dollars and tokens.")] = "stop"
 
     def changes(self) -> dict[str, Any]:
         """The limits that were given."""
@@ -117,6 +134,7 @@ class Submission(Strict):
     session_id: Word | None = None
     user: Word | None = None
     priority: Priority = "default"
+    service: Annotated[Service, Field(description="batch: model calls cost half and take up to a day.")] = "standard"
     run_at: Time | None = None
     expires_at: Time | None = None
     budget: BudgetIn | None = None
@@ -136,8 +154,8 @@ class Nothing(Strict):
     """An empty object: the action takes no fields."""
 
 
-class Retry(Strict):
-    """Limits to change for the retry."""
+class Limits(Strict):
+    """Limits to change before the job goes on."""
 
     budget: BudgetIn | None = None
 
@@ -212,6 +230,36 @@ class Reconciliation(Strict):
         if self.reason is not None and not self.stop:
             raise ValueError("a reason goes with stop")
         return self
+
+
+def _switch_scope(scope: str) -> str:
+    if not SWITCH_SCOPE.fullmatch(scope):
+        raise ValueError("expected global, tenant, or agent:NAME with the name of an agent")
+    return scope
+
+
+class KillSwitchIn(Strict):
+    """What to stop, or to let go on again. `global` is for admins of the tenant default."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"scope": "agent:analyst", "on": True, "reason": "it mails customers"}]}
+    )
+
+    scope: Annotated[str, AfterValidator(_switch_scope), Field(examples=["global", "tenant", "agent:analyst"])]
+    on: bool
+    reason: Annotated[str, Field(min_length=1, max_length=500, pattern=PRINTABLE)] | None = None
+
+
+class ScopeBudgetIn(Strict):
+    """A limit in dollars, in tokens or in both, on what a scope may spend in each window of a period (UTC)."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"scope": "user:u1", "usd": "0.25", "period": "day"}]})
+
+    scope: Annotated[str, Field(min_length=1, max_length=LONGEST_SCOPE, examples=["tenant", "user:u1", "agent:*"])]
+    usd: Dollars | None = None
+    tokens: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    period: Period = "total"
+    at_limit: AtLimit = "stop"
 
 
 class KeyIn(Strict):

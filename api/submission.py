@@ -95,6 +95,7 @@ class Intake:
             pool=agent.pool,
             input=body.input,
             priority=body.priority,
+            service=body.service,
             files=body.files,
             session_id=body.session_id,
             user=body.user,

@@ -6,6 +6,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
+from agent_core.types import AtLimit
+from jobs.budgets import Period
 from jobs.status import Status
 
 Item = TypeVar("Item")
@@ -50,6 +52,7 @@ class BudgetView(BaseModel):
     tokens: int | None
     steps: int | None
     seconds: float | None
+    at_limit: AtLimit
 
 
 class JobView(BaseModel):
@@ -68,6 +71,7 @@ class JobView(BaseModel):
     session_id: str | None
     user: str | None
     priority: str
+    service: str
     tags: list[str]
     metadata: dict[str, Any]
     budget: BudgetView
@@ -96,6 +100,30 @@ class BatchView(BaseModel):
     data: list[BatchItem]
 
 
+class BasisView(BaseModel):
+    """How an estimate is known."""
+
+    method: Literal["like_jobs", "limits"] = Field(description="`limits`: too few like jobs are known for the p's.")
+    jobs: int = Field(description="Like jobs that are known.")
+    agent_version: str = Field(description="The version that they ran; another than asked for when that has too few.")
+    input_bytes: list[int] | None = Field(description="From how many bytes to how many they were given.")
+    stopped_by_limit: int | None = Field(description="How many of them a limit stopped before they were done.")
+    budget: str | None = Field(description="What the worst case follows from: `job`, or the scope of a budget.")
+    detail: str
+
+
+class EstimateView(BaseModel):
+    """What a submission would cost; null is unknown. It costs no more than `p90_usd` nine times out of ten."""
+
+    agent: str
+    agent_version: str
+    input_bytes: int = Field(description="The input and the files.")
+    worst_case_usd: str | None = Field(examples=["1"])
+    p50_usd: str | None = Field(examples=["0.0123"])
+    p90_usd: str | None = Field(examples=["0.0456"])
+    based_on: BasisView
+
+
 class EventView(BaseModel):
     """Something that happened to a job."""
 
@@ -115,13 +143,85 @@ class LedgerRow(BaseModel):
     attempt: int
     step: int
     kind: str
+    role: str
     model: str
     usage: dict[str, Any] | None
+    tokens: int = Field(description="What it counts for where tokens are limited; while it is open, what is reserved.")
     price_version: str | None
     reserved_usd: str = Field(examples=["0.0123"])
     settled_usd: str | None = Field(examples=["0.0123"])
     reason: str
     created_at: str
+
+
+class TenantLedgerRow(LedgerRow):
+    """A settled row, with its day, which is that of its reservation, and whose job it is of."""
+
+    day: str = Field(examples=["2026-11-20"])
+    agent: str
+    user: str | None
+    session_id: str | None
+
+
+class ScopeBudgetView(BaseModel):
+    """A budget in its current window. A default (`user:*`) has no figures: each that it holds for has its own."""
+
+    scope: str = Field(examples=["tenant", "user:u1", "agent:*"])
+    period: Period
+    window: str = Field(examples=["total", "2026-11", "2026-11-20"])
+    usd: str | None = Field(examples=["0.25"])
+    tokens: int | None
+    at_limit: AtLimit
+    spent_usd: str | None
+    reserved_usd: str | None = Field(description="For calls that are under way.")
+    remaining_usd: str | None
+    spent_tokens: int | None
+    reserved_tokens: int | None
+    remaining_tokens: int | None
+
+
+class UsageRow(BaseModel):
+    """What was settled, of one value of each dimension that was asked for; the others are not there."""
+
+    day: str | None = Field(None, examples=["2026-11-20"])
+    agent: str | None = None
+    user: str | None = None
+    model: str | None = None
+    role: str | None = None
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cost_usd: str = Field(examples=["0.0123"])
+    cache_hit_rate: float | None = Field(description="The share of input tokens that came from the cache.")
+
+
+class DifferenceView(BaseModel):
+    """A figure that is not what the rows come to; dollars as decimal strings, all else as numbers."""
+
+    key: str = Field(description="Where it stands in Redis.")
+    figure: str
+    recorded: str | int
+    rows: str | int
+
+
+class UncheckedView(BaseModel):
+    """What could not be checked."""
+
+    what: str = Field(description="A key in Redis, or a window.")
+    why: str
+
+
+class AuditView(BaseModel):
+    """What came of making every total again from the rows of the ledger."""
+
+    exact: bool = Field(description="Whether there is no difference.")
+    jobs: int
+    rows: int
+    figures: int = Field(description="How many were compared.")
+    differences: list[DifferenceView]
+    unchecked: list[UncheckedView]
 
 
 class ExplanationView(BaseModel):
@@ -194,6 +294,27 @@ class NewKey(KeyView):
     """An API key that was just made."""
 
     secret: str
+
+
+class KillEvidenceView(BaseModel):
+    """What became of the model calls that a kill switch covers."""
+
+    calls_open: int = Field(description="Calls that are under way.")
+    calls_begun_since: int = Field(description="Calls that were begun although it was on: 0.")
+    calls_refused_since: int = Field(description="Calls that were about to begin, and were not let.")
+    last_call_began_at: str | None
+    last_call_ended_at: str | None
+
+
+class KillSwitchView(BaseModel):
+    """A kill switch. `since`, `by` (an API key's id) and `reason` are of when it was turned on, null if it was not."""
+
+    scope: str = Field(examples=["global", "tenant", "agent:analyst"])
+    on: bool
+    since: str | None
+    by: str | None
+    reason: str | None
+    evidence: KillEvidenceView | None = Field(description="Null for the global switch to all but the tenant default.")
 
 
 class Health(BaseModel):

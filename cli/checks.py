@@ -115,6 +115,16 @@ def model(patient: Patient) -> Check:
     return Check("model", True, f"{where}, {key}")
 
 
+def alerts() -> Check:
+    """Whom would the workers that are started here tell when something is wrong?"""
+    from worker.alerts import make_notifier
+    from worker.settings import AlertSettings
+
+    names = make_notifier(cli_settings.load(AlertSettings)).names
+    told = f"sent to {', '.join(names)}; `{command('alerts test')}` tries it" if names else "off: no channel is set"
+    return Check("alerts", True, told)
+
+
 async def redis(patient: Patient) -> list[Check]:
     """Does Redis answer, may it keep jobs, what survives a power cut, and do workers live?"""
     url = patient.redis_url
@@ -182,7 +192,7 @@ async def platform(patient: Patient) -> list[Check]:
             await client.get("/readyz")
             checks.append(Check("ready", True, "a submission would be accepted"))
         except CliError as exc:
-            checks.append(Check("ready", False, str(exc), "see what it says of Redis"))
+            checks.append(Check("ready", False, str(exc), "do what it says, and see the checks of Redis"))
         return [*checks, *await _key_and_agents(client)]
 
 

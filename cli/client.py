@@ -16,7 +16,8 @@ from cli.settings import Connection
 
 Json = dict[str, Any]
 CHUNK = 1 << 16
-TIMEOUT = httpx2.Timeout(30.0, connect=5.0)
+PATIENCE, CONNECT_SECONDS = 30.0, 5.0
+TIMEOUT = httpx2.Timeout(PATIENCE, connect=CONNECT_SECONDS)
 
 
 class Client:
@@ -36,14 +37,19 @@ class Client:
     async def __aexit__(self, *failure: object) -> None:
         await self.http.aclose()
 
-    async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        """The answer to a GET; None parameters are left out."""
-        return await self._send("GET", path, params=_given(params))
+    async def get(self, path: str, params: Mapping[str, Any] | None = None, *, patience: float = PATIENCE) -> Any:
+        """The answer to a GET, which may take `patience` seconds; None parameters are left out."""
+        timeout = httpx2.Timeout(patience, connect=CONNECT_SECONDS)
+        return await self._send("GET", path, params=_given(params), timeout=timeout)
 
     async def post(self, path: str, body: Json | None = None, headers: Mapping[str, str] | None = None) -> Any:
         """The answer to a POST of JSON, or of nothing."""
         extra = {} if body is None else {"json": body}
         return await self._send("POST", path, headers=headers, **extra)
+
+    async def put(self, path: str, body: Json) -> Any:
+        """The answer to a PUT of JSON."""
+        return await self._send("PUT", path, json=body)
 
     async def delete(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """The answer to a DELETE, None when it is empty; None parameters are left out."""
@@ -80,12 +86,24 @@ class Client:
             raise UsageError(f"{target} cannot be written: {exc.strerror}") from None
         return size
 
+    async def stream(self, path: str, params: Mapping[str, Any] | None = None) -> AsyncIterator[str]:
+        """The text of a long answer, in pieces; one that is cut off raises UnreachableError."""
+        try:
+            async with self.http.stream("GET", path, params=_given(params)) as response:
+                await raise_for_problem(response)
+                async for piece in response.aiter_text():
+                    yield piece
+        except httpx2.TransportError as exc:
+            raise unreachable(self.connection, exc) from exc
+
     async def until_ready(self) -> None:
-        """Returns when a submit would be accepted. Waits for ever: bound it, or cancel it."""
+        """Returns when a submit would be accepted, or is not because someone stopped the platform (`kill_switch`).
+        Waits for ever: bound it, or cancel it.
+        """
         while True:
             try:
                 response = await self.http.get("/readyz")
-                if response.status_code == 200:
+                if response.status_code == 200 or _problem(response).get("code") == "kill_switch":
                     return
             except httpx2.TransportError:
                 pass

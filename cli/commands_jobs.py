@@ -8,9 +8,12 @@ from urllib.parse import quote
 
 import typer
 
-from cli.options import AsJson, BudgetUsd, DataDir, Follow, IdempotencyKey, JobId, MaxSteps, Wait
+from cli.options import AsJson, BudgetUsd, DataDir, DryRun, Follow, IdempotencyKey, JobId, MaxSteps, Wait
 
 Priority = Annotated[str | None, typer.Option("--priority", help="high, default or low.", show_default=False)]
+Service = Annotated[
+    str | None, typer.Option("--service", help="standard, or batch: half the price, up to a day.", show_default=False)
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,11 +45,13 @@ def submit(
     ] = None,
     follow: Follow = False,
     wait: Wait = False,
+    dry_run: DryRun = False,
     budget_usd: BudgetUsd = None,
     max_steps: MaxSteps = None,
     session: Annotated[str | None, typer.Option("--session", help="Go on with this conversation.")] = None,
     user: Annotated[str | None, typer.Option("--user", help="On whose behalf.")] = None,
     priority: Priority = None,
+    service: Service = None,
     tags: Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated.")] = None,
     idempotency_key: IdempotencyKey = None,
     as_json: AsJson = False,
@@ -56,14 +61,21 @@ def submit(
 
     Prints the job's id. Exit status with --follow and --wait: 0 when the job completed, 1 when it ended otherwise.
     """
-    from cli import output, running
+    from cli import estimating, output, running
     from cli.client import Client, Json
+    from cli.errors import UsageError
     from cli.session import call
 
+    if dry_run and (follow or wait):
+        raise UsageError("--dry-run submits nothing, so there is nothing to follow or to wait for")
+
     body: Json = {"agent": agent, "input": _input(text)}
-    body |= _given(session_id=session, user=user, priority=priority, tags=tags, budget=_budget(budget_usd, max_steps))
+    body |= _given(session_id=session, user=user, priority=priority, service=service, tags=tags)
+    body |= _given(budget=_budget(budget_usd, max_steps))
 
     async def work(client: Client) -> int:
+        if dry_run:
+            return await estimating.dry_run(client, body, files or (), as_json=as_json)
         job = await running.submit(client, body, files or (), idempotency_key)
         if not (follow or wait):
             output.print_json(job) if as_json else output.line(job["id"])
@@ -156,9 +168,15 @@ def pause(job: JobId, as_json: AsJson = False, data_dir: DataDir = None) -> None
     _act(job, "pause", as_json, data_dir)
 
 
-def resume(job: JobId, as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    """Let a paused job go on."""
-    _act(job, "resume", as_json, data_dir)
+def resume(
+    job: JobId,
+    budget_usd: BudgetUsd = None,
+    max_steps: MaxSteps = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Let a paused job go on, with other limits if you name some."""
+    _act(job, "resume", as_json, data_dir, _given(budget=_budget(budget_usd, max_steps)))
 
 
 def retry(

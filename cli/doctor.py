@@ -30,7 +30,7 @@ async def examine(data_dir_option: Path | None) -> list[Check]:
         patient = Patient(directory, connection(data_dir_option), surroundings())
     except UsageError as exc:
         return [*found, Check("platform", False, "not checked", f"mend the settings first: {exc}")]
-    found += [checks.redis_server(patient), checks.model(patient)]
+    found += [checks.redis_server(patient), checks.model(patient), checks.alerts()]
     found += await checks.redis(patient)
     found += await checks.platform(patient)
     return found

@@ -42,7 +42,11 @@ def print_job(job: Json) -> None:
     usage = job["usage"]
     tokens = sum(usage[name] for name in USAGE)
     status = job["status"] + (f" ({job['stop_reason']})" if job["stop_reason"] else "")
-    budget = ", ".join(f"{value} {name}" for name, value in job["budget"].items() if value is not None)
+    limits = {name: value for name, value in job["budget"].items() if value is not None}
+    at_limit = limits.pop("at_limit", "stop")
+    budget = ", ".join(f"{value} {name}" for name, value in limits.items())
+    if at_limit != "stop":
+        budget += f" (at the limit: {at_limit})"
     fields = [
         ("job", job["id"]),
         ("agent", f"{job['agent']} {job['agent_version']}"),
@@ -54,6 +58,7 @@ def print_job(job: Json) -> None:
         ("user", job["user"]),
         ("tags", ", ".join(job["tags"])),
         ("priority", job["priority"]),
+        ("service", job["service"]),
         ("created", job["created_at"]),
         ("started", job["started_at"]),
         ("ended", job["ended_at"]),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli import commands_admin, commands_jobs, commands_server
+from cli import commands_admin, commands_alerts, commands_jobs, commands_kill_switch, commands_money, commands_server
 from cli.errors import CliError
 
 app = typer.Typer(
@@ -23,6 +23,9 @@ app = typer.Typer(
 commands_server.add_to(app)
 commands_jobs.add_to(app)
 commands_admin.add_to(app)
+commands_money.add_to(app)
+commands_alerts.add_to(app)
+commands_kill_switch.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:

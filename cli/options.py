@@ -28,6 +28,10 @@ DataDir = Annotated[
 ]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show the job's progress until it ends.")]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait until the job ends, then print its result.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what the job would cost. Its files are uploaded, and nothing is submitted."),
+]
 BudgetUsd = Annotated[
     str | None, typer.Option("--budget-usd", metavar="USD", help="Most that the job may cost, like 0.50.")
 ]

@@ -17,10 +17,14 @@ FAILED = 1
 
 async def submit(client: Client, body: Json, files: Sequence[Path] = (), idempotency_key: str | None = None) -> Json:
     """Uploads the files and submits the job; the job as it was accepted."""
-    stored = [await client.upload(path) for path in files]
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
-    sent = {**body, **({"files": [record["id"] for record in stored]} if stored else {})}
-    return dict(await client.post("/v1/jobs", sent, headers=headers))
+    return dict(await client.post("/v1/jobs", await with_files(client, body, files), headers=headers))
+
+
+async def with_files(client: Client, body: Json, files: Sequence[Path]) -> Json:
+    """A submission with files that are uploaded now."""
+    stored = [await client.upload(path) for path in files]
+    return {**body, "files": [record["id"] for record in stored]} if stored else body
 
 
 async def get_job(client: Client, job_id: str) -> Json:

@@ -20,7 +20,14 @@ DEFAULT_DATA_DIR = Path(".nightshift")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MODEL_SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 """What a worker needs for the real model."""
-SECRETS = (*MODEL_SECRETS, "NIGHTSHIFT_API_KEY", "NIGHTSHIFT_ADMIN_KEY")
+ALERT_SECRETS = (
+    "NIGHTSHIFT_ALERT_WEBHOOK_URL",
+    "NIGHTSHIFT_ALERT_WEBHOOK_SECRET",
+    "NIGHTSHIFT_ALERT_SLACK_URL",
+    "NIGHTSHIFT_ALERT_TELEGRAM_TOKEN",
+)
+"""What a worker needs to tell people of alerts."""
+SECRETS = (*MODEL_SECRETS, *ALERT_SECRETS, "NIGHTSHIFT_API_KEY", "NIGHTSHIFT_ADMIN_KEY")
 """Variables that no process of the platform gets from here unless it needs them: tools run in some."""
 
 
@@ -104,10 +111,9 @@ def surroundings() -> Surroundings:
     )
 
 
-def child_environment(*, model_key: bool = False) -> dict[str, str]:
-    """The environment for a process that this one starts: no secret but, with `model_key`, the model's."""
-    kept = MODEL_SECRETS if model_key else ()
-    environment = {k: v for k, v in os.environ.items() if k in kept or k not in SECRETS}
+def child_environment(*secrets: str) -> dict[str, str]:
+    """The environment for a process that this one starts: no secret but those that are named."""
+    environment = {k: v for k, v in os.environ.items() if k in secrets or k not in SECRETS}
     root = Path(__file__).parent.parent
     if (root / "pyproject.toml").is_file():  # a source tree that may not be installed
         known = environment.get("PYTHONPATH")

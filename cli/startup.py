@@ -36,8 +36,11 @@ async def stay_up(platform: Platform) -> int:
     """Says that the platform is ready, and stays until it is told to stop."""
     async with Client(platform.connection) as client:
         page = await client.get("/v1/agents")
+        stopped = [switch["scope"] for switch in (await client.get("/v1/kill_switch"))["data"]]
     agents = [agent["name"] for agent in page["data"] if agent["workers"]]  # earlier ones are published too
     output.line(banner(platform, agents))
+    for scope in stopped:
+        output.say(f"STOPPED: the kill switch is on; `{command(f'kill-switch off --scope {scope}')}` lets jobs go on")
     await asyncio.Event().wait()
     return 0
 

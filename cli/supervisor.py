@@ -16,7 +16,7 @@ from cli.children import Child, Program
 from cli.client import Client
 from cli.errors import UnreachableError
 from cli.ports import LOOPBACK, free_port, reachable, until_open
-from cli.settings import Connection, Surroundings, child_environment, search_path
+from cli.settings import ALERT_SECRETS, MODEL_SECRETS, Connection, Surroundings, child_environment, search_path
 from jobs.link import RedisLink
 
 START_SECONDS = 60.0
@@ -134,7 +134,8 @@ class Platform:
 
     def _worker(self, number: int, model: dict[str, str]) -> Program:
         around = self.plan.around
-        environment = {**child_environment(model_key=not model), **self._environment, **model}
+        secrets = ALERT_SECRETS if model else (*ALERT_SECRETS, *MODEL_SECRETS)
+        environment = {**child_environment(*secrets), **self._environment, **model}
         environment["NIGHTSHIFT_AGENTS"] = self.plan.agents
         if around.metrics_port is not None:  # each process needs one of its own
             environment["NIGHTSHIFT_METRICS_PORT"] = str(around.metrics_port + number)

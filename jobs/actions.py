@@ -53,14 +53,15 @@ async def pause(store: Store, tenant: str, job_id: str) -> Job:
     raise ConflictError(f"job {job_id} is changing too quickly; try again")
 
 
-async def resume(store: Store, tenant: str, job_id: str) -> Job:
+async def resume(store: Store, tenant: str, job_id: str, budget: Mapping[str, Any] | None = None) -> Job:
     """Puts a paused job back into the queue, where it waits for its `run_at` if that is still to come.
 
-    Raises ConflictError when it is not paused, NotFoundError.
+    `budget` raises its limits. Raises ConflictError when it is not paused, NotFoundError.
     """
     job = await store.get(tenant, job_id)
     due = job.spec.run_at or 0
-    await store.move(job, "resume", due_ms=due if due > milliseconds() else 0)
+    fields = budget_fields(job.budget.override(budget)) if budget else {}
+    await store.move(job, "resume", fields=fields, due_ms=due if due > milliseconds() else 0)
     return await store.get(tenant, job_id)
 
 

@@ -1,5 +1,5 @@
-"""The alerts that are raised, and the outbox of the messages about them. Both are in Redis: a restart, or another worker
-that takes over, neither repeats a message nor loses one.
+"""The alerts that are raised, and the outbox of the messages about them. Both are in Redis and change together: whoever
+restarts or takes over raises nothing a second time, and forgets no message.
 """
 
 from __future__ import annotations

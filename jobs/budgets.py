@@ -106,10 +106,12 @@ class Budgets:
     async def remove(self, tenant: str, scope: str, period: Period) -> None:
         """Lifts a budget and lets jobs go on that it held. Raises NotFoundError."""
         if not await self._link.command("HDEL", keys.budgets(tenant), field_of(scope, period)):
-            raise NotFoundError(f"there is no budget of {scope[:200]!r} for the period {period}", code="budget_not_found")
+            raise NotFoundError(
+                f"there is no budget of {scope[:200]!r} for the period {period}", code="budget_not_found"
+            )
         await self._resume_held(tenant, scope, period)
 
-    async def list(self, tenant: str) -> list[Standing]:
+    async def all(self, tenant: str) -> list[Standing]:
         """Every budget of a tenant, by scope and period."""
         raw = await self._link.command("HGETALL", keys.budgets(tenant))
         pairs = raw.items() if isinstance(raw, dict) else zip(raw[::2], raw[1::2], strict=True)

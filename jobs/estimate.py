@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from agent_core.errors import UnknownPriceError
@@ -109,7 +109,7 @@ class Estimate:
         if self.version != self.agent.version:
             told += f"; they are of version {self.version}, for too few of {self.agent.version} are known"
         if self.spread.stopped_by_limit:
-            told += f"; {self.spread.stopped_by_limit} of them were stopped by a limit, and would have cost more without it"
+            told += f"; a limit stopped {self.spread.stopped_by_limit} of them, and without it they had cost more"
         return told
 
 
@@ -133,20 +133,20 @@ class Estimator:
             self._outer_bounds(tenant, spec),
         )
         bound = min([*self._own_bounds(agent, budget), *outer], default=None)
-        version, alike = await self._alike(tenant, agent, size)
+        version, alike = await self._alike(tenant, spec, size)
         return Estimate(agent, size, bound, version, len(alike), spread_of(alike, size))
 
-    async def _alike(self, tenant: str, agent: Published, size: int) -> tuple[str, list[Sample]]:
+    async def _alike(self, tenant: str, spec: JobSpec, size: int) -> tuple[str, list[Sample]]:
         """The like jobs of the agent's version; where they are too few, those of the newest other that has enough."""
-        own = like(await recall(self._link, tenant, agent.name, agent.version), size)
+        own = like(await recall(self._link, tenant, spec), size)
         if len(own) < LEAST_JOBS:
-            versions = [v for v in reversed(await self._agents.versions(agent.name)) if v != agent.version]
-            others = versions[:OTHER_VERSIONS]
-            found = await asyncio.gather(*(recall(self._link, tenant, agent.name, version) for version in others))
-            for version, samples in zip(others, found, strict=True):
+            versions = [v for v in reversed(await self._agents.versions(spec.agent)) if v != spec.agent_version]
+            others = [replace(spec, agent_version=version) for version in versions[:OTHER_VERSIONS]]
+            known = await asyncio.gather(*(recall(self._link, tenant, other) for other in others))
+            for other, samples in zip(others, known, strict=True):
                 if len(alike := like(samples, size)) >= LEAST_JOBS:
-                    return version, alike
-        return agent.version, own
+                    return other.agent_version, alike
+        return spec.agent_version, own
 
     def _own_bounds(self, agent: Published, budget: Budget) -> list[Bound]:
         """What the job's own limits let it cost. Steps bound nothing: a call that breaks off is made and paid again."""
@@ -197,17 +197,19 @@ async def input_bytes(files: FileStore, tenant: str, spec: JobSpec) -> int:
 
 
 async def remember(link: RedisLink, files: FileStore, job: Job, stop_reason: str) -> None:
-    """Keeps what a job came to that has just ended.
+    """Keeps what a job came to that has just ended, unless that says nothing of its like.
 
-    One that failed by a fault of the model or the platform says nothing of its like, and a fork has not paid for what
-    it began with.
+    So it is with one that failed by a fault of the model or the platform, with one that a limit stopped before its
+    first call, and with a fork, which has not paid for what it began with.
     """
     if stop_reason == "error" or job.spec.forked_from is not None:
         return
     size, spent = await asyncio.gather(
         input_bytes(files, job.tenant, job.spec), link.command("HGET", keys.job(job.id), "spent")
     )
-    key = keys.samples(job.tenant, job.spec.agent, job.spec.agent_version)
+    if stop_reason in LIMITS and not int(spent or 0):
+        return
+    key = _key(job.tenant, job.spec)
     sample = Sample(size, int(spent or 0), stop_reason)
     await asyncio.gather(
         link.command("LPUSH", key, json.dumps(sample, separators=(",", ":"))),
@@ -216,15 +218,16 @@ async def remember(link: RedisLink, files: FileStore, job: Job, stop_reason: str
     )
 
 
-async def recall(link: RedisLink, tenant: str, agent: str, version: str) -> list[Sample]:
-    """What the newest jobs of an agent's version came to."""
-    texts = await link.command("LRANGE", keys.samples(tenant, agent, version), 0, -1)
+async def recall(link: RedisLink, tenant: str, spec: JobSpec) -> list[Sample]:
+    """What the newest jobs of an agent's version came to, with the same service."""
+    texts = await link.command("LRANGE", _key(tenant, spec), 0, -1)
     return [Sample(*json.loads(text)) for text in texts]
 
 
 def like(samples: Sequence[Sample], size: int) -> list[Sample]:
     """Those whose input is like one of so many bytes."""
-    return [sample for sample in samples if abs(_scale(sample.input_bytes) - _scale(size)) <= math.log(LIKE)]
+    least, most = max(size, SMALL) / LIKE, max(size, SMALL) * LIKE
+    return [sample for sample in samples if least <= max(sample.input_bytes, SMALL) <= most]
 
 
 def spread_of(alike: Sequence[Sample], size: int) -> Spread | None:
@@ -246,6 +249,10 @@ def spread_of(alike: Sequence[Sample], size: int) -> Spread | None:
     given = [sample.input_bytes for sample in alike]
     stopped = sum(sample.stop_reason in LIMITS for sample in alike)
     return Spread(p50, p90, len(alike), (min(given), max(given)), stopped)
+
+
+def _key(tenant: str, spec: JobSpec) -> str:
+    return keys.samples(tenant, spec.agent, spec.agent_version, spec.service)
 
 
 def _scale(size: int) -> float:

@@ -10,6 +10,7 @@ from jobs import keys
 from jobs.blobs import resolve
 from jobs.fleet import WorkerReport, workers
 from jobs.journal import Line, parse_line
+from jobs.kill_switch import KillSwitches, switches_of
 from jobs.link import RedisLink, milliseconds
 from jobs.queue import LEASE_MARGIN
 from jobs.records import Job, rfc3339
@@ -17,13 +18,16 @@ from jobs.store import JobStore
 
 Gate = Literal[
     "scheduled",
+    "kill_switch",
     "queued_behind",
     "session",
     "no_worker",
     "no_version",
     "no_capacity",
     "backoff",
+    "batch",
     "paused",
+    "budget",
     "requires_action",
     "running",
     "ended",
@@ -47,7 +51,7 @@ async def explain(store: JobStore, link: RedisLink, job: Job) -> Json:
                 job, "scheduled", f"it is to start at {rfc3339(job.spec.run_at)}", next_at=rfc3339(job.spec.run_at)
             )
         case "paused":
-            return _answer(job, "paused", "it was paused, and waits to be resumed", since=rfc3339(since))
+            return _paused(job, newest, since)
         case "requires_action":
             calls = newest[0].data.get("calls", []) if newest else []
             detail, known = _action(job, calls, newest), {"stop_reason": job.stop_reason, "calls": calls}
@@ -67,6 +71,16 @@ async def _newest(link: RedisLink, job: Job) -> list[Line]:
     """The newest lines of the journal, the newest first."""
     found = await link.command("XREVRANGE", keys.journal(job.id), "+", "-", "COUNT", NEWEST)
     return await resolve(link, [parse_line(item) for item in found])
+
+
+def _paused(job: Job, newest: Sequence[Line], since: int) -> Json:
+    known: Json = {"since": rfc3339(since)}
+    if job.stop_reason != "budget_exceeded" or not newest:
+        return _answer(job, "paused", "it was paused, and waits to be resumed", **known)
+    held_by, detail = newest[0].data["budget"], newest[0].data["detail"]
+    period = held_by.rpartition("|")[2]
+    wait = "until the limit is raised" if period == "total" else f"until the limit is raised or the {period} is over"
+    return _answer(job, "budget", f"{detail}; it waits {wait}", **known, budget=held_by)
 
 
 def _action(job: Job, calls: Sequence[Json], newest: Sequence[Line]) -> str:
@@ -129,16 +143,29 @@ def _doing(newest: Sequence[Line]) -> Json:
 
 async def _queued(store: JobStore, link: RedisLink, job: Job, newest: Sequence[Line]) -> Json:
     since, due = await _waiting_times(link, job)
+    on = await KillSwitches(link).on()
+    for switch in (on[name] for name in switches_of(job.tenant, job.spec) if name in on):
+        return _answer(job, "kill_switch", str(switch.refusal()), since=rfc3339(since))
     now = milliseconds()
     if due is not None and due > now:
-        why = newest[0].data.get("detail") or newest[0].data.get("why") if newest else None
-        detail = f"it was put off until {rfc3339(due)}{f': {why}' if why else ''}"
-        return _answer(job, "backoff", detail, since=rfc3339(since), next_at=rfc3339(due))
+        return await _put_off(link, job, newest, since, due)
     ahead = await _ahead_in_session(link, job)
     if ahead is not None:
         detail = f"its session runs one job at a time, and {ahead} is before it"
         return _answer(job, "session", detail, since=rfc3339(since), ahead=ahead)
     return await _for_a_worker(store, link, job, since)
+
+
+async def _put_off(link: RedisLink, job: Job, newest: Sequence[Line], since: int, due: int) -> Json:
+    about = newest[0].data if newest else {}
+    if batch_id := about.get("batch_id"):
+        look = await link.command("ZSCORE", keys.BATCHES, batch_id)
+        next_at = None if look is None else rfc3339(int(float(look)))
+        detail = f"its model call is with the batch {batch_id}, which had not ended when it was last looked at"
+        return _answer(job, "batch", detail, since=rfc3339(since), next_at=next_at, batch_id=batch_id)
+    why = about.get("detail") or about.get("why")
+    detail = f"it was put off until {rfc3339(due)}{f': {why}' if why else ''}"
+    return _answer(job, "backoff", detail, since=rfc3339(since), next_at=rfc3339(due))
 
 
 async def _waiting_times(link: RedisLink, job: Job) -> tuple[int, int | None]:

@@ -16,7 +16,7 @@ EVENT_ID = re.compile(r"(?:evt_)?([0-9]{1,15})(?:-([0-9]{1,10}))?")
 FIRST = "0-0"
 LAST_EVENTS = frozenset({"job.completed", "job.failed", "job.cancelled", "job.expired"})
 """Event types after which a job's stream ends, unless it is retried."""
-MONEY_FIELDS = {"reserved": "reserved_usd", "settled": "settled_usd", "spent": "spent_usd", "limit": "limit_usd"}
+MONEY_FIELDS = {name: f"{name}_usd" for name in ("reserved", "settled", "spent", "left", "limit")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ PREFIX = "ns:"
 QUEUED = f"{PREFIX}queued"
 """Sorted set: every queued job by the time in ms since when it waits. A job in it without a ticket gets a new one."""
 DUE = f"{PREFIX}due"
-"""Sorted set: jobs that wait for a time, by that time in ms."""
+"""Sorted set: jobs that wait for a time, by that time in ms: to be queued, or to be resumed when a budget held them."""
 EXPIRING = f"{PREFIX}expiring"
 """Sorted set: jobs with an `expires_at`, by that time in ms."""
 STATS = f"{PREFIX}stats"
@@ -39,6 +39,9 @@ ALERT_OUTBOX = f"{PREFIX}alert_outbox"
 """Hash: messages about alerts that a channel has not taken yet, as JSON by message and channel."""
 ALERT_LOCK = f"{PREFIX}alert_lock"
 """String: some worker looks at the conditions, or did a moment ago."""
+BATCHES = f"{PREFIX}batches"
+"""Sorted set: batches that have calls of jobs, by the time in ms at which to look whether they have ended."""
+BATCH_PREFIX = f"{PREFIX}batch:"
 PROBE = f"{PREFIX}probe"
 """String: written to find out whether Redis takes writes."""
 JOB_PREFIX = f"{PREFIX}job:"
@@ -164,9 +167,9 @@ def meter(tenant: str, scope: str, window: str) -> str:
     return f"{METER_PREFIX}{tenant}:{scope}:{window}"
 
 
-def samples(tenant: str, agent: str, version: str) -> str:
-    """List: what the newest jobs of an agent's version came to, for estimates."""
-    return f"{PREFIX}samples:{tenant}:{agent}:{version}"
+def samples(tenant: str, agent: str, version: str, service: str) -> str:
+    """List: what the newest jobs of an agent's version came to, for estimates; a batch's calls cost less."""
+    return f"{PREFIX}samples:{tenant}:{agent}:{version}:{service}"
 
 
 def usage(tenant: str, day: str) -> str:
@@ -189,6 +192,11 @@ def stopped(switch: str) -> str:
     return STOPPED_PREFIX + switch
 
 
+def batch(batch_id: str) -> str:
+    """Set: the jobs that wait for a batch."""
+    return BATCH_PREFIX + batch_id
+
+
 def money_names() -> dict[str, str]:
     """The prefixes of which `money.lua` makes the keys of a job's account."""
     return {
@@ -199,6 +207,8 @@ def money_names() -> dict[str, str]:
         "charged": CHARGED_PREFIX,
         "kill_switch": KILL_SWITCH,
         "kill_evidence": KILL_EVIDENCE_PREFIX,
+        "batches": BATCHES,
+        "batch": BATCH_PREFIX,
     }
 
 

@@ -46,6 +46,11 @@ class Switch:
         kind, *rest = self.name.split(":", 2)
         return f"agent:{rest[1]}" if kind == "agent" else kind
 
+    @property
+    def tenant(self) -> str | None:
+        """Whose it is; None for the platform's."""
+        return None if self.name == GLOBAL else self.name.split(":")[1]
+
     def refusal(self) -> StoppedError:
         """What is told to whoever it stops."""
         why = f" ({self.reason})" if self.reason else ""
@@ -101,6 +106,10 @@ class KillSwitches:
         pairs = raw.items() if isinstance(raw, dict) else zip(raw[::2], raw[1::2], strict=True)
         return {switch.name: switch for switch in (Switch.parse(*pair) for pair in pairs)}
 
+    async def names(self) -> set[str]:
+        """The names of those that are on."""
+        return {name.decode() for name in await self._link.command("HKEYS", keys.KILL_SWITCH)}
+
     async def get(self, name: str) -> Switch | None:
         """The switch, if it is on."""
         state = await self._link.command("HGET", keys.KILL_SWITCH, name)
@@ -114,6 +123,12 @@ class KillSwitches:
         return Evidence(
             open_, begun - switch.begun, refused - switch.refused, last_began_ms or None, last_ended_ms or None
         )
+
+
+def switch_name(tenant: str, scope: str) -> str:
+    """The name of the switch that a tenant calls by a scope: `global`, `tenant` or `agent:{agent}`."""
+    kind, _, agent = scope.partition(":")
+    return {"global": GLOBAL, "tenant": f"tenant:{tenant}"}.get(kind, f"agent:{tenant}:{agent}")
 
 
 def switches_of(tenant: str, spec: JobSpec) -> list[str]:

@@ -6,22 +6,35 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from agent_core.types import USAGE_FIELDS, Entry, Json, ModelCompleted, ModelFailed, ModelStarted, Refusal, Usage
+from agent_core.types import (
+    USAGE_FIELDS,
+    Entry,
+    Json,
+    ModelCompleted,
+    ModelFailed,
+    ModelStarted,
+    ModelSubmitted,
+    Refusal,
+    Usage,
+)
 from jobs import keys
+
+FIRST_LOOK_MS = 2000
+"""How long after its making a batch is looked at first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """The calls that are to be reserved, at most one in a write, and those that are settled."""
+    """The calls that are to be reserved, at most one in a write, those that a batch has, and those that are settled."""
 
     reserve: list[Json] = field(default_factory=list)
+    submit: list[Json] = field(default_factory=list)
     settle: list[Json] = field(default_factory=list)
 
     def dump(self) -> str:
         """For the script; empty when nothing moves."""
-        if not self.reserve and not self.settle:
-            return ""
-        return json.dumps({"reserve": self.reserve, "settle": self.settle}, ensure_ascii=False)
+        moves = {"reserve": self.reserve, "submit": self.submit, "settle": self.settle}
+        return json.dumps(moves, ensure_ascii=False) if any(moves.values()) else ""
 
 
 NO_MONEY = Money()
@@ -29,12 +42,14 @@ NAMES = json.dumps(keys.money_names())
 
 
 def money_of(entries: Iterable[Entry]) -> Money:
-    """What the entries reserve and settle."""
+    """What the entries reserve, hand to a batch and settle."""
     money = Money()
     for entry in entries:
         match entry:
             case ModelStarted():
                 money.reserve.append(_reservation(entry))
+            case ModelSubmitted(call_id=call_id, batch_id=batch_id):
+                money.submit.append({"call_id": call_id, "batch_id": batch_id, "look_ms": FIRST_LOOK_MS})
             case ModelCompleted() | ModelFailed():
                 money.settle.append(_bill(entry))
             case _:
@@ -47,6 +62,20 @@ def refusal_from(text: str) -> Refusal:
     data = json.loads(text)
     until = data.pop("until_ms")
     return Refusal(**data, until_ms=None if until == "+inf" else int(until))
+
+
+def reached(refusal: Refusal) -> Json:
+    """The data of the budget.reached entry of a limit that had no room for the next call."""
+    suffix = "_tokens" if refusal.unit == "tokens" else ""
+    left = max(0, refusal.left)
+    return {
+        "scope": refusal.scope,
+        "period": refusal.period,
+        "at_limit": refusal.at_limit,
+        "refused": True,
+        f"left{suffix}": left,
+        f"limit{suffix}": refusal.limit,
+    }
 
 
 def _reservation(call: ModelStarted) -> Json:

@@ -21,6 +21,8 @@ NOT_YET = {
 """Fields of a submission that are kept and not acted on, so that nobody waits for what never comes."""
 Priority = Literal["high", "default", "low"]
 PRIORITIES: tuple[Priority, ...] = ("high", "default", "low")
+Service = Literal["standard", "batch"]
+"""How a job's model calls are made: at once, or in batches that cost half and take up to a day."""
 COUNTERS = (
     "input_tokens",
     "output_tokens",
@@ -57,6 +59,7 @@ class JobSpec:
     agent_version: str = ""
     pool: str = "default"
     priority: Priority = "default"
+    service: Service = "standard"
     files: list[str] = field(default_factory=list)
     session_id: str | None = None
     user: str | None = None
@@ -136,6 +139,7 @@ class Job:
             "session_id": spec.session_id,
             "user": spec.user,
             "priority": spec.priority,
+            "service": spec.service,
             "tags": spec.tags,
             "metadata": spec.metadata,
             "budget": self.budget.to_json(),

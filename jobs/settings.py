@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import fsspec  # type: ignore[import-untyped]
 from pydantic import ValidationError, field_validator
@@ -14,6 +14,9 @@ from redis.connection import parse_url
 
 from agent_core.failpoints import Plan
 
+if TYPE_CHECKING:
+    from agent_core.pricing import Prices
+
 PREFIX = "NIGHTSHIFT_"
 SHOWABLE = re.compile(r"([a-z][a-z0-9+.-]*://)?(.*@)?([^?#]*).*", re.DOTALL | re.IGNORECASE)
 """The scheme, the credentials, and what is before a query."""
@@ -22,6 +25,7 @@ SHOWABLE = re.compile(r"([a-z][a-z0-9+.-]*://)?(.*@)?([^?#]*).*", re.DOTALL | re
 class CommonSettings(BaseSettings):
     """Settings that the API and the workers share. `redis_url` also takes `unix:///path` and `rediss://`.
 
+    `prices` is a JSON file of prices (`agent_core.pricing.Prices.from_json`) beside the published ones.
     `failpoints` is for the fault suite alone; see `agent_core.failpoints`.
     """
 
@@ -32,6 +36,7 @@ class CommonSettings(BaseSettings):
     redis_url: str = "redis://127.0.0.1:6379/0"
     data_dir: Path = Path(".nightshift")
     files_url: str | None = None
+    prices: Path | None = None
     log_format: Literal["json", "console"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     failpoints: str = ""
@@ -72,10 +77,33 @@ class CommonSettings(BaseSettings):
             ) from None
         return value
 
+    @field_validator("prices")
+    @classmethod
+    def _has_prices(cls, value: Path | None) -> Path | None:
+        try:
+            if value is not None:
+                _read_prices(value)
+        except (OSError, ValueError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else str(exc)
+            raise PydanticCustomError("prices", "expected a JSON file of prices: {why}", {"why": why}) from None
+        return value
+
+    @property
+    def price_list(self) -> Prices:
+        """The published prices and those of the file `prices`."""
+        return _read_prices(self.prices)
+
     @property
     def files_location(self) -> str:
         """Where uploaded files and artifacts live, as an fsspec URL."""
         return self.files_url or f"file://{(self.data_dir / 'files').absolute()}"
+
+
+def _read_prices(path: Path | None) -> Prices:
+    """Raises OSError, ValueError."""
+    from agent_core.pricing import PUBLISHED, Prices  # takes long to load, and most commands need no price
+
+    return PUBLISHED if path is None else Prices.from_json(path.read_text("utf-8"))
 
 
 Settings = TypeVar("Settings", bound=BaseSettings)

@@ -300,6 +300,8 @@ class MemoryStore:
         if hold is not None:
             record["held_by"] = hold.budget
             self.shelf.held[job_id] = hold.until_ms
+            if hold.until_ms is not None:
+                self.shelf.due[job_id] = hold.until_ms
         if lost:
             record["lost"] = str(int(record.get("lost", 0)) + 1)
 
@@ -372,6 +374,8 @@ class MemoryStore:
         if number > int(record["writes"]):
             for call in money.reserve:
                 self.shelf.accounts.reserve(job_id, call)
+            for call in money.submit:
+                self.shelf.accounts.submit(job_id, call)
             reached = [about for bill in money.settle for about in self.shelf.accounts.settle(job_id, bill)]
             record["writes"] = str(number)
             for name, increment in counters.items():

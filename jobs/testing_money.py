@@ -12,6 +12,7 @@ from agent_core.types import AtLimit, Json, Refusal, Unit
 
 PERIODS = ("total", "month", "day")
 WARNED = (80, 100)
+BUSY = 1
 Record = dict[str, str]
 UNITS: tuple[tuple[Unit, str], ...] = (("usd", ""), ("tokens", "_tokens"))
 
@@ -32,6 +33,12 @@ class Limit:
     @property
     def room(self) -> int:
         return self.most - self.settled - self.reserved
+
+    def gravity(self, asked: int) -> int:
+        """How grave it is that there is no room: not so much when open reservations alone are in the way."""
+        if self.settled + asked <= self.most:
+            return BUSY
+        return BUSY + 1 if self.at_limit == "pause" else BUSY + 2
 
 
 @dataclass(slots=True)
@@ -58,7 +65,7 @@ class MemoryAccounts:
         asked: dict[Unit, int] = {"usd": call["reserved"], "tokens": call["tokens"]}
         refusing = [limit for limit in limits if asked[limit.unit] > limit.room]
         if refusing:
-            tightest = next((limit for limit in refusing if limit.at_limit == "stop"), refusing[0])
+            tightest = max(refusing, key=lambda limit: limit.gravity(asked[limit.unit]))
             room = {unit: min((x.room for x in limits if x.unit == unit), default=None) for unit, _ in UNITS}
             raise BudgetError(
                 Refusal(
@@ -72,18 +79,24 @@ class MemoryAccounts:
                     room["tokens"],
                     tightest.budget,
                     _window_end(tightest.period, now),
+                    tightest.gravity(asked[tightest.unit]) == BUSY,
                 )  # fmt: skip
             )
         self._charge(record, day, "held", "reserved", call["reserved"], call["tokens"])
         _add(record, "reserved", call["reserved"])
         self.open[job_id][call["call_id"]] = {**call, "day": day}
 
+    def submit(self, job_id: str, call: Json) -> None:
+        """Notes that a batch has a call: its reservation outlives the attempt."""
+        if call["call_id"] in self.open[job_id]:
+            self.open[job_id][call["call_id"]]["batch_id"] = call["batch_id"]
+
     def settle(self, job_id: str, bill: Json) -> list[Json]:
         """Settles a reservation, once; returns the data of each budget.reached entry."""
         call, record = self.open[job_id].pop(bill["call_id"], None), self.records[job_id]
         if call is None:
             return []
-        tokens = int(bill.get("tokens", call["tokens"]))
+        tokens: int = bill["tokens"] if "tokens" in bill else call["tokens"]
         before = list(self._limits(record, call["day"]))
         self._charge(record, call["day"], "held", "reserved", -call["reserved"], -call["tokens"])
         self._charge(record, call["day"], "spent", "settled", bill["settled"], tokens)
@@ -101,7 +114,7 @@ class MemoryAccounts:
         lost: list[Json] = []
         reached: list[Json] = []
         for call in list(self.open[job_id].values()):
-            if not ends and call.get("service") == "batch":
+            if not ends and "batch_id" in call:
                 continue
             bill = {"call_id": call["call_id"], "settled": call["reserved"], "model": call["model"]}
             reached += self.settle(job_id, {**bill, "role": call["role"], "counters": {}})

@@ -30,7 +30,7 @@ CURSOR = re.compile(r"(\d{4}-\d\d-\d\d)\.([A-Za-z0-9_-]{1,80})\.(\d{1,9})")
 
 
 async def days_between(link: RedisLink, first: date | None, last: date | None) -> list[str]:
-    """The days from `first` to `last`, both included; the last is today by the clock of Redis, the first 29 days before.
+    """The days from `first` to `last`, both included; without them the 30 days up to today, by the clock of Redis.
 
     Raises InvalidError when there are none, or more than are kept.
     """
@@ -39,7 +39,9 @@ async def days_between(link: RedisLink, first: date | None, last: date | None) -
     first = first or last - timedelta(days=SHOWN_DAYS - 1)
     count = (last - first).days + 1
     if not 1 <= count <= MOST_DAYS:
-        raise InvalidError(f"`from` {first} and `to` {last} must have 1 to {MOST_DAYS} days between them, both included")
+        raise InvalidError(
+            f"`from` {first} and `to` {last} must have 1 to {MOST_DAYS} days between them, both included"
+        )
     return [(first + timedelta(days=n)).isoformat() for n in range(count)]
 
 
@@ -136,9 +138,7 @@ async def ledger(
 async def _rows(store: JobStore, job_id: str, day: str) -> list[Json]:
     names = ("agent", "user", "session_id")
     try:
-        record, lines = await asyncio.gather(
-            store.link.command("HMGET", keys.job(job_id), *names), store.lines(job_id)
-        )
+        record, lines = await asyncio.gather(store.link.command("HMGET", keys.job(job_id), *names), store.lines(job_id))
     except NotFoundError:
         return []
     whose = {name: value.decode() if value else None for name, value in zip(names, record, strict=True)}

@@ -15,6 +15,14 @@ NAMES = {
     "claude-haiku-4-5": "Claude Haiku 4.5",
 }
 
+LEAST_CACHED = {"claude-sonnet-5": 1024, "claude-haiku-4-5": 4096}
+"""Tokens that a prompt must have to be cached, where they are more than the 512 of the newest models."""
+
+
+def least_cached(id_: str) -> int:
+    """How many tokens a prompt must have to be cached."""
+    return LEAST_CACHED.get(id_, 512)
+
 
 def page() -> dict[str, Any]:
     """All models, as `GET /v1/models` lists them."""

@@ -48,8 +48,11 @@ class Message:
         return body if self.usage is None else {**body, "usage": self.usage}
 
 
-def compose(body: Json, reply: Reply) -> Message:
-    """The message that answers the request `body`, cut to its `max_tokens` like a model's would be."""
+def compose(body: Json, reply: Reply, counted: Json) -> Message:
+    """The message that answers the request `body`, cut to its `max_tokens` like a model's would be.
+
+    `counted` is the input side of its usage.
+    """
     messages = json.dumps(body["messages"])
     digest = hashlib.blake2b(messages.encode(), digest_size=12).hexdigest()
     reply = _fit(reply, body["max_tokens"])
@@ -61,35 +64,8 @@ def compose(body: Json, reply: Reply) -> Message:
     ]
     usage = None
     if reply.usage is not None:
-        usage = {**count_input(body, messages), "output_tokens": _output_tokens(reply.content), **reply.usage}
+        usage = {**counted, "output_tokens": _output_tokens(reply.content), **reply.usage}
     return Message(f"msg_sim_{digest}", body["model"], content, reply.stop_reason, usage)
-
-
-def count_input(body: Json, messages: str | None = None) -> Json:
-    """The input side of `usage`, at four characters a token.
-
-    With prompt caching asked for, everything before the newest message is written to the cache by the first turn and
-    read from it by the later ones.
-    """
-    messages = messages or json.dumps(body["messages"])
-    prefix = json.dumps([body.get("system"), body.get("tools")])
-    newest = _tokens(len(json.dumps(body["messages"][-1])))
-    earlier = max(0, _tokens(len(prefix) + len(messages)) - newest)
-    asked = json.dumps(body.get("cache_control"))
-    cached = asked != "null" or '"cache_control": {' in prefix or '"cache_control": {' in messages
-    first = not any(m["role"] == "assistant" for m in body["messages"])
-    written = earlier if cached and first else 0
-    hour = '"ttl": "1h"' in prefix + asked
-    return {
-        "input_tokens": newest if cached else newest + earlier,
-        "cache_creation_input_tokens": written,
-        "cache_read_input_tokens": earlier if cached and not first else 0,
-        "cache_creation": {
-            "ephemeral_5m_input_tokens": 0 if hour else written,
-            "ephemeral_1h_input_tokens": written if hour else 0,
-        },
-        "service_tier": "standard",
-    }
 
 
 def events(message: Message, chunks: int | None = None, *, malformed_tool_json: bool = False) -> list[bytes]:

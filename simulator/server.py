@@ -23,7 +23,8 @@ from simulator.calls import Attempts, Call, CallLog
 from simulator.deliver import Answer, Exit, Pace
 from simulator.errors import ApiError, error_body
 from simulator.options import SimulatorOptions
-from simulator.render import compose, count_input
+from simulator.prompt_cache import PromptCache, uncached
+from simulator.render import compose
 from simulator.reply import Delivery
 from simulator.validation import check_request, read_json
 
@@ -97,6 +98,7 @@ class _Server:
         self.options = options
         self.calls = CallLog(options.recorded_calls)
         self.attempts = Attempts()
+        self.cache = PromptCache()
         self.request_numbers = itertools.count(1)
         self.connections: set[web.RequestHandler] = set()
         self.app = web.Application(client_max_size=options.max_body_bytes, middlewares=[self.answer_errors])
@@ -145,9 +147,9 @@ class _Server:
 
     async def count_tokens(self, request: web.Request) -> web.Response:
         body = check_request(await read_json(request), counting=True)
-        counted = count_input(body)
-        total = sum(counted[key] for key in counted if key.endswith("input_tokens"))
-        return web.json_response({"input_tokens": total}, headers={"request-id": request[REQUEST_ID]})
+        return web.json_response(
+            {"input_tokens": uncached(body)["input_tokens"]}, headers={"request-id": request[REQUEST_ID]}
+        )
 
     async def list_models(self, _: web.Request) -> web.Response:
         return web.json_response(models.page())
@@ -161,6 +163,7 @@ class _Server:
     async def forget_calls(self, _: web.Request) -> web.Response:
         self.calls.reset()
         self.attempts.reset()
+        self.cache.reset()
         return web.Response(status=204)
 
     async def stats(self, _: web.Request) -> web.Response:
@@ -173,7 +176,10 @@ class _Server:
         call.model, call.messages = body["model"], len(body["messages"])
         reply = reply_to(body)
         call.script_key, call.turn = reply.delivery.script_key, reply.delivery.turn
-        return Answer(compose(body, reply), self._pace(reply.delivery), self.attempts.next_fault(reply.delivery))
+        fault = self.attempts.next_fault(reply.delivery)
+        refused = fault is not None and (fault.status is not None or fault.result is not None)
+        counted = uncached(body) if refused else self.cache.count(body)
+        return Answer(compose(body, reply, counted), self._pace(reply.delivery), fault)
 
     def _pace(self, delivery: Delivery) -> Pace:
         options = self.options

@@ -12,6 +12,7 @@ import redis
 
 from jobs.link import RedisLink, connect
 from jobs.store import JobStore
+from tests.receiver import Receiver
 from tests.redis_server import RedisServer
 
 
@@ -48,3 +49,11 @@ async def link(redis_url: str) -> AsyncIterator[RedisLink]:
 def store(link: RedisLink) -> JobStore:
     """The job store on the empty Redis."""
     return JobStore(link)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A web server that takes down what is posted to it."""
+    made = Receiver()
+    yield made
+    made.close()

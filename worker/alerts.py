@@ -24,7 +24,7 @@ log = structlog.get_logger("worker")
 LOCK_MS = 60_000
 """Nobody gives the lock back: it is also what keeps a fleet to one look a minute."""
 LONGEST_LOOK = 50.0
-"""Seconds after which a look is broken off, well before its lock ends. What is not delivered by then is so in the next."""
+"""Seconds after which a look is broken off, well before its lock ends. The next one delivers what is left."""
 ASK_SECONDS = 15.0
 GIVE_UP_MS = 24 * 3600 * 1000
 """A message that a channel has not taken for so long is of no use to anyone."""
@@ -47,7 +47,7 @@ class Alerter:
                 async with asyncio.timeout(LONGEST_LOOK):
                     await self.look_if_free()
             except (UnavailableError, TimeoutError) as exc:
-                log.warning("alerts: %s", exc or "a look took too long")
+                log.warning("alerts: %s", str(exc) or "a look took too long")
             except Exception:  # whatever a record may hold; no lease may be lost over it
                 log.exception("alerts failed")
             await asyncio.sleep(ASK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311

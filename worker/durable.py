@@ -76,7 +76,8 @@ class DurableJournal:
             case ModelCompleted() | ModelFailed():
                 outcome = "ok" if isinstance(entry, ModelCompleted) else entry.code
                 stats.add("model_calls_total", entry.model, outcome)
-                stats.observe("model_call_seconds", entry.seconds)
+                if self._job.spec.service == "standard":  # a batch's reply is fetched, and says nothing of the model
+                    stats.observe("model_call_seconds", entry.seconds)
                 stats.add("cost_usd_total", agent, entry.model, amount=entry.settled / 1e6)
                 for name, key in USAGE_FIELDS:
                     if amount := (entry.usage or {}).get(key):

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from agent_core.loop import Ports, run
 from agent_core.ports import Decision, Model
 from agent_core.tools import ToolContext
 from agent_core.types import (
+    Batched,
     Completed,
     Deferred,
     Effect,
@@ -33,10 +34,13 @@ from agent_core.types import (
     Suspended,
 )
 from jobs import keys
+from jobs.batches import LONGEST_MS, BatchWaits
 from jobs.errors import NotFoundError
+from jobs.estimate import remember
 from jobs.files import FileStore, JobArtifacts
+from jobs.money import reached
 from jobs.queue import Claim
-from jobs.records import Job
+from jobs.records import Job, Service
 from jobs.stats import Stats
 from jobs.store import Attempt, Hold, JobStore
 from memory.session import Fence, SessionMemory, SessionScope
@@ -46,6 +50,7 @@ from worker.restore import Restored, restore
 
 MOST_DEFERRALS = 8
 LONGEST_DEFERRAL = 300.0
+ASKED_MS = 60_000
 LONGEST_WAIT = 3600.0
 """Seconds; a server may ask for more in its retry-after, and is asked again after this time all the same."""
 Interruption = Literal["cancel", "drain", "killed", "lost"]
@@ -85,24 +90,25 @@ class Approvals(AskForDestructive):
 
 
 class Executor:
-    """Runs claims. It knows the agents of this worker by "name@version" and shares one model client."""
+    """Runs claims. It knows the agents of this worker by "name@version"; `models` is what makes a service's calls."""
 
     def __init__(
         self,
         store: JobStore,
         files: FileStore,
-        model: Model,
+        models: Mapping[Service, Model],
         agents: Callable[[str], Agent | None],
         stats: Stats,
         workspaces: Path,
     ) -> None:
         self._store = store
         self._files = files
-        self._model = model
+        self._models = models
         self._agents = agents
         self._stats = stats
         self._workspaces = workspaces
         self._sessions = SessionMemory(store.link)
+        self._batches = BatchWaits(store.link)
         self.ended: Counter[Literal["successful", "failed"]] = Counter()
         """Jobs that ended since RQ's record of this worker was last written."""
 
@@ -162,7 +168,7 @@ class Executor:
         if restored.fresh and job.spec.session_id is not None:
             noted = {"state": "executing", "session_length": restored.session_length}
             await journal.append({}, [("state.changed", noted)])
-        ports = Ports(self._model, journal, Approvals(agent), live, self._context(job, workspace))
+        ports = Ports(self._models[job.spec.service], journal, Approvals(agent), live, self._context(job, workspace))
         await take_over(restored.decisions, restored.state, journal, agent.registry, ports.context)
         try:
             outcome = await run(restored.state, agent=agent, budget=job.budget, ports=ports)
@@ -175,11 +181,15 @@ class Executor:
             outcome = Stopped("error", str(exc), restored.state.last_text(), code)
         finally:
             live.drop()
+        if isinstance(outcome, Stopped | Held) and outcome.refusal is not None:
+            await journal.append({}, [("budget.reached", reached(outcome.refusal))])
         await asyncio.sleep(0)  # an interruption that came with the last record takes hold here
         attempted.ending = True
         failpoint("before_end")
         await self._settle(job, attempt, outcome, restored)
         failpoint("after_end")
+        if isinstance(outcome, Completed | Stopped):
+            await remember(self._store.link, self._files, job, outcome.stop_reason)
 
     def _context(self, job: Job, workspace: Path) -> Callable[[str], ToolContext]:
         artifacts = JobArtifacts(self._files, job.tenant, job.token)
@@ -210,6 +220,8 @@ class Executor:
                 await self._store.move(job, "suspend", attempt=attempt)
             case Held(refusal):
                 await self._hold(job, attempt, refusal)
+            case Batched(batch_id, asked):
+                await self._wait_for(batch_id, asked, job, attempt)
 
     async def _remember(self, job: Job, attempt: Attempt, restored: Restored) -> None:
         if job.spec.session_id is not None:
@@ -230,6 +242,13 @@ class Executor:
         wait = min(LONGEST_WAIT, max(delay, min(LONGEST_DEFERRAL, 5.0 * 2**restored.deferrals)))
         data = {"deferred": round(wait, 3), "code": code, "detail": detail}
         await self._store.move(job, "hand_back", data, attempt=attempt, due_ms=-max(1, int(wait * 1000)))
+
+    async def _wait_for(self, batch_id: str, asked: bool, job: Job, attempt: Attempt) -> None:
+        """Lets the job wait without a worker. Nobody looks soon at a batch that has just been asked in vain."""
+        if asked:
+            await self._batches.wait(batch_id, job.id, ASKED_MS)
+        data = {"batch_id": batch_id, "why": f"the batch {batch_id} has its model call"}
+        await self._store.move(job, "hand_back", data, attempt=attempt, due_ms=-LONGEST_MS)
 
     async def _hold(self, job: Job, attempt: Attempt, refusal: Refusal) -> None:
         data = {"stop_reason": "budget_exceeded", "detail": refusal.detail, "budget": refusal.held_by}

@@ -115,6 +115,8 @@ class Reaper:
         job = await self._store.get(None, job_id)
         if job.status == "scheduled":
             await self._store.move(job, "due")
+        elif job.status == "paused":
+            await self._store.move(job, "resume", {"why": "the window of the budget that held it is over"})
         else:
             await self._store.undefer(job_id)
             await self._store.release(job_id)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent_core.state import State
+from agent_core.turn import BUDGET_BUSY
 from agent_core.types import Json, Usage
 from jobs.decisions import open_decisions
 from jobs.files import FileStore
@@ -88,6 +89,6 @@ def _deferrals(lines: list[Line]) -> int:
     for line in lines:
         if line.type == "model.completed":
             count = 0
-        elif line.type == "job.queued" and "deferred" in line.data:
+        elif line.type == "job.queued" and "deferred" in line.data and line.data.get("code") != BUDGET_BUSY:
             count += 1
     return count

@@ -14,23 +14,28 @@ import redis
 import structlog
 
 from agent_core.agent import Agent
-from agent_core.claude import ClaudeModel
+from agent_core.batch import BatchModel
+from agent_core.claude import ClaudeModel, MessageBatches
 from agent_core.errors import UnknownPriceError
-from agent_core.pricing import PUBLISHED, Prices
 from jobs import fleet
 from jobs.agents import AgentCatalogue
+from jobs.batches import BatchWaits
 from jobs.durability import look
 from jobs.errors import JobsError, UnavailableError
 from jobs.files import FileStore
+from jobs.kill_switch import KillSwitches
 from jobs.link import RedisLink, connect
 from jobs.queue import Tickets, queue_names, serves
 from jobs.retention import DAY_MS, Retention
 from jobs.stats import Stats
 from jobs.store import JobStore
+from worker.alerts import Alerter, make_notifier, thresholds
+from worker.batches import BatchWatch
 from worker.duties import Duty, DutyThread
 from worker.errors import StartError
 from worker.executor import Executor
 from worker.heartbeat import Member, heartbeat
+from worker.kill_switch import obey_kill_switches
 from worker.loader import load_agents, published, runnable
 from worker.metrics import serve_metrics
 from worker.pruner import Pruner
@@ -71,7 +76,7 @@ async def run_worker(settings: Settings) -> None:
         executor = Executor(
             store,
             FileStore(link, settings.files_location),
-            model,
+            {"standard": model, "batch": BatchModel(model)},
             known.agents.get,
             stats,
             workspaces(settings),
@@ -108,6 +113,7 @@ def stop_starting() -> None:
 
 async def serve(worker: ConcurrentWorker, settings: Settings, known: Known, stats: Stats) -> None:
     """Runs the worker with its background duties beside it."""
+    notifier = make_notifier(settings)
 
     def duties(link: RedisLink) -> Sequence[Duty]:
         return [
@@ -115,7 +121,14 @@ async def serve(worker: ConcurrentWorker, settings: Settings, known: Known, stat
                 Tickets(link), settings.lease_seconds, lambda: members(worker), lambda m, v: verdict(worker, m, v)
             ),
             Reaper(JobStore(link), stats, settings.lease_seconds).run(),
+            obey_kill_switches(
+                KillSwitches(link),
+                lambda: list(worker.running.values()),
+                lambda attempted: worker.call_soon(attempted.interrupt, "killed"),
+            ),
+            watch_batches(link, settings),
             *([make_pruner(link, settings).run()] if settings.retention_days else []),
+            *([Alerter(link, thresholds(settings), notifier, stats).run()] if notifier.names else []),
             report(link, worker, settings, known, stats),
         ]
 
@@ -128,6 +141,15 @@ async def serve(worker: ConcurrentWorker, settings: Settings, known: Known, stat
     finally:
         await asyncio.to_thread(thread.stop)
         await asyncio.to_thread(stop_metrics)
+
+
+async def watch_batches(link: RedisLink, settings: Settings) -> None:
+    """The duty that looks after batches. It has a client of its own, for a client belongs to one event loop."""
+    model = make_model(settings)
+    try:
+        await BatchWatch(BatchWaits(link), JobStore(link), MessageBatches(model.client)).run()
+    finally:
+        await model.aclose()
 
 
 def make_pruner(link: RedisLink, settings: Settings) -> Pruner:
@@ -162,19 +184,9 @@ def make_model(settings: Settings) -> ClaudeModel:
     return ClaudeModel.connect(
         api_key=key,
         base_url=settings.model_base_url,
-        prices=read_prices(settings.prices),
+        prices=settings.price_list,
         connections=settings.concurrency + 10,
     )
-
-
-def read_prices(path: Path | None) -> Prices:
-    """The published prices and those of the file. Raises StartError when it cannot be read."""
-    if path is None:
-        return PUBLISHED
-    try:
-        return Prices.from_json(path.read_text("utf-8"))
-    except (OSError, ValueError) as exc:
-        raise StartError(f"NIGHTSHIFT_PRICES: {path}: {exc}") from exc
 
 
 async def publish(link: RedisLink, known: Known) -> None:

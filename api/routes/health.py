@@ -9,6 +9,7 @@ from api.deps import Deps
 from api.metrics import CONTENT_TYPE, render
 from api.responses import json_response
 from jobs.errors import NotFoundError
+from jobs.kill_switch import GLOBAL
 
 router = APIRouter(tags=["operation"])
 
@@ -25,6 +26,8 @@ async def readyz(deps: Deps) -> Response:
     fault = await deps.guard.check()
     if fault is not None:
         raise fault
+    if (switch := await deps.kill_switches.get(GLOBAL)) is not None:
+        raise switch.refusal()
     return json_response({"status": "ready"})
 
 

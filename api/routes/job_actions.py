@@ -13,7 +13,7 @@ from api.body import StrictRoute
 from api.idempotency import once
 from api.responses import job_response, json_response, page
 from api.routes.jobs import JobId, idempotency_from
-from api.schemas import Fork, Nothing, Reconciliation, Retry
+from api.schemas import Fork, Limits, Nothing, Reconciliation
 from jobs import actions
 from jobs.decisions import CallDecision, abandon, decide
 from jobs.explain import explain
@@ -37,13 +37,14 @@ async def pause_job(request: Request, job_id: JobId, caller: Writer, body: Nothi
 
 
 @router.post("/jobs/{job_id}/resume", response_model=None, responses=docs.JOB_ACTION)
-async def resume_job(request: Request, job_id: JobId, caller: Writer, body: Nothing | None = None) -> Response:
-    """Queues a paused job again."""
-    return await _acted(request, caller, job_id, actions.resume)
+async def resume_job(request: Request, job_id: JobId, caller: Writer, body: Limits | None = None) -> Response:
+    """Queues a paused job again, with raised limits if the body has some."""
+    budget = body.budget.changes() if body and body.budget else None
+    return await _acted(request, caller, job_id, partial(actions.resume, budget=budget))
 
 
 @router.post("/jobs/{job_id}/retry", response_model=None, responses=docs.JOB_ACTION)
-async def retry_job(request: Request, job_id: JobId, caller: Writer, body: Retry | None = None) -> Response:
+async def retry_job(request: Request, job_id: JobId, caller: Writer, body: Limits | None = None) -> Response:
     """Queues a job that failed, was cancelled or expired again; it goes on from its last recorded step."""
     budget = body.budget.changes() if body and body.budget else None
     return await _acted(request, caller, job_id, partial(actions.retry, budget=budget))

@@ -46,14 +46,18 @@ async def run_job(request: Request, body: Submission, caller: Writer) -> Respons
 @router.post("/jobs/batch", response_model=None, responses=docs.BATCH)
 async def submit_batch(request: Request, body: Batch, caller: Writer) -> Response:
     """Submits up to 1,000 jobs. Each is accepted or refused on its own; the answers stand in the order of the jobs."""
+    items: list[Json] = []
 
     async def submit_all() -> Response:
-        items = await asyncio.gather(
+        items[:] = await asyncio.gather(
             *(_batch_item(request, caller, number, item) for number, item in enumerate(body.jobs))
         )
         return json_response({"data": items})
 
-    return await once(request, caller, submit_all)
+    def is_final() -> bool:
+        return not any(item["error"]["status"] == 503 for item in items if "error" in item)
+
+    return await once(request, caller, submit_all, is_final=is_final)
 
 
 @router.get("/jobs/{job_id}", response_model=None, responses=docs.JOB)

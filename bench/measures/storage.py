@@ -108,7 +108,9 @@ async def _run(link: RedisLink, folder: Path) -> list[int]:
     version = f"{agent.name}@{agent.version}"
     (claim,) = await store.tickets.claim(queue_names(["default"]), [version], most=1, lease=600, worker="bench")
     files = FileStore(link, f"file://{folder}/files")
-    await Executor(store, files, model, {version: agent}.get, Stats(), folder / "work").execute(Attempted(claim))
+    await Executor(store, files, {"standard": model}, {version: agent}.get, Stats(), folder / "work").execute(
+        Attempted(claim)
+    )
     ended = await store.get(TENANT, submitted.job.id)
     if ended.status != "completed":
         raise RuntimeError(f"the job is {ended.status}: {json.dumps(ended.error)}")

@@ -139,25 +139,32 @@ local function killed(account)
   return switch
 end
 
--- reserves for a call; nil when every limit has room for it, else what the tightest one says and how much room is left
+-- how grave it is that a limit has no room: not so much when open reservations alone are in the way, for they will end
+local function gravity(limit, busy)
+  if busy then return 1 end
+  return limit.at_limit == 'pause' and 2 or 3
+end
+
+-- reserves for a call; nil when every limit has room for it, else what the gravest refusal says, and how much room is left
 -- call: call_id, reserved (micro-dollars), tokens, and what its ledger row needs should nobody hear of it again
 local function reserve(account, call, now)
-  local day, refusal, room_micros, room_tokens = today(now), nil, nil, nil
+  local day, refusal, gravest, room = today(now), nil, 0, {}
+  local function hold(limit, unit, most, settled, used, asked)
+    if not most or limit.at_limit == 'warn' then return end
+    room[unit] = math.min(room[unit] or most - used, most - used)
+    if used + asked <= most then return end
+    local busy = settled + asked <= most
+    if gravity(limit, busy) <= gravest then return end
+    gravest = gravity(limit, busy)
+    refusal = { scope = limit.scope, period = limit.period, at_limit = limit.at_limit, unit = unit, busy = busy,
+      held_by = limit.held_by, until_ms = window_end(limit.period, now), limit = most, left = most - used }
+  end
   for _, limit in ipairs(limits(account, day)) do
-    if limit.at_limit ~= 'warn' then
-      local micros, tokens = limit.micros and limit.micros - limit.used, limit.tokens and limit.tokens - limit.used_tokens
-      local unit = micros and call.reserved > micros and 'usd' or tokens and call.tokens > tokens and 'tokens'
-      if unit and (not refusal or (refusal.at_limit == 'pause' and limit.at_limit == 'stop')) then
-        refusal = { scope = limit.scope, period = limit.period, at_limit = limit.at_limit, unit = unit,
-          held_by = limit.held_by, until_ms = window_end(limit.period, now),
-          limit = unit == 'usd' and limit.micros or limit.tokens, left = unit == 'usd' and micros or tokens }
-      end
-      if micros and (not room_micros or micros < room_micros) then room_micros = micros end
-      if tokens and (not room_tokens or tokens < room_tokens) then room_tokens = tokens end
-    end
+    hold(limit, 'usd', limit.micros, limit.settled, limit.used, call.reserved)
+    hold(limit, 'tokens', limit.tokens, limit.settled_tokens, limit.used_tokens, call.tokens)
   end
   if refusal then
-    refusal.room_micros, refusal.room_tokens = room_micros, room_tokens
+    refusal.room_micros, refusal.room_tokens = room.usd, room.tokens
     return refusal
   end
   charge(account, day, 'held', 'reserved', call.reserved, call.tokens)
@@ -218,13 +225,26 @@ local function settle(account, bill, now)
   return reached
 end
 
--- settles at the worst case what an attempt reserved and nobody will settle any more
+-- notes that a batch has a call: its reservation outlives the attempt, and its job waits for the batch
+-- call: call_id, batch_id, and the ms after which to look at the batch
+local function submit(account, call, now)
+  local raw = redis.call('HGET', account.key, 'r:' .. call.call_id)
+  if not raw then return end
+  local reserved = cjson.decode(raw)
+  reserved.batch_id = call.batch_id
+  redis.call('HSET', account.key, 'r:' .. call.call_id, cjson.encode(reserved))
+  redis.call('SADD', account.names.batch .. call.batch_id, string.sub(account.key, #account.names.job + 1))
+  redis.call('ZADD', account.names.batches, 'LT', whole(now + call.look_ms), call.batch_id)
+end
+
+-- settles at the worst case what an attempt reserved and nobody will settle any more: until the job ends, not what a
+-- batch has
 -- returns the calls, each as the data of the model.failed entry that says so, and what `settle` returned of them
 local function settle_open(account, now, ends)
   local lost, reached, raw = {}, {}, redis.call('HGETALL', account.key)
   for i = 1, #raw, 2 do
     local call = string.sub(raw[i], 1, 2) == 'r:' and cjson.decode(raw[i + 1])
-    if call and (ends or call.service ~= 'batch') then
+    if call and (ends or not call.batch_id) then
       local bill = { call_id = call.call_id, settled = call.reserved, model = call.model, role = call.role, counters = {} }
       for _, about in ipairs(settle(account, bill, now)) do table.insert(reached, about) end
       redis.call('HINCRBY', account.key, 'model_calls', 1)

@@ -2,7 +2,8 @@
 -- prelude: money
 -- KEYS  1 record  2 journal  3 job's blobs  4.. blobs that the entries refer to
 -- ARGV  1 token  2 number of this write within the attempt, from 1  3 channel  4 job id
---       5 money (JSON: `reserve` and `settle`, lists as money.lua takes them; '' for none)  6 names for money.lua (JSON)
+--       5 money (JSON: `reserve`, `submit` and `settle`, lists as money.lua takes them; '' for none)
+--       6 names for money.lua (JSON)
 --       7 number of counters n, then n pairs of record field and increment, then pairs of entry type and data,
 --       then each blob's content
 -- returns -1 stale | flags: 0 none, 1 cancel asked for, 2 pause asked for
@@ -23,6 +24,7 @@ if ARGV[5] ~= '' then
     local refusal = reserve(account, call, now)
     if refusal then return { 'refused', cjson.encode(refusal) } end
   end
+  for _, call in ipairs(money.submit) do submit(account, call, now) end
   for _, bill in ipairs(money.settle) do
     for _, about in ipairs(settle(account, bill, now)) do table.insert(reached, about) end
   end

@@ -10,7 +10,7 @@
 --       11 due time in ms (0 for none; negative: that many ms from now)  12 stop reason ('' for none)
 --       13 '1': count a lost worker  14 the status that KEYS[8] was made for  15 stats field of an ending ('' for none)
 --       16 the blob's content ('' for none)  17 names for money.lua (JSON)
---       18 the budget that holds the job ('' for none)  19 ms until which it does  20.. pairs of record field and value
+--       18 the budget that holds the job ('' for none)  19 ms until which it does (+inf: no end)  20.. pairs of record field and value
 -- returns {'moved', id of the entry, next job of the session or '', 1: a cancel that was asked for is still to be made}
 --       | {'refused', status} | {'stale'} | {'missing'} | {'alive'} the lease has not ended
 local record = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'since_ms', 'session_id', 'created_ms', 'cancel', 'open')
@@ -72,6 +72,7 @@ if target == 'paused' then redis.call('HDEL', KEYS[1], 'pause') end
 if ARGV[18] ~= '' then
   redis.call('HSET', KEYS[1], 'held_by', ARGV[18])
   redis.call('ZADD', KEYS[19], ARGV[19], ARGV[1])
+  if ARGV[19] ~= '+inf' then redis.call('ZADD', KEYS[4], ARGV[19], ARGV[1]) end
 end
 local known = redis.call('EXISTS', KEYS[14]) == 1
 if known then

@@ -18,6 +18,7 @@ from agent_core.pricing import PUBLISHED
 from agent_core.state import State
 from agent_core.testing import DEFAULT_USAGE, ScriptedModel, calls, says
 from agent_core.tools import Registry, ToolContext
+from agent_core.turn import CONCLUDE
 from agent_core.types import (
     ApprovalRequested,
     Deferred,
@@ -26,7 +27,9 @@ from agent_core.types import (
     Json,
     ModelCompleted,
     ModelFailed,
+    ModelStarted,
     Paused,
+    Refusal,
     ToolCompleted,
     ToolRequested,
 )
@@ -77,9 +80,10 @@ async def test_the_request_holds_what_defines_the_agent() -> None:
     model = ScriptedModel([says("hi")])
     agent = make_agent([look], max_tokens=77, extra={"thinking": {"type": "adaptive"}})
     await play(agent, make_ports(model))
-    assert model.requests == [
-        Request(MODEL, "Be brief.", [TASK], [look.to_json()], 77, {"thinking": {"type": "adaptive"}})
-    ]
+    (request,) = model.requests
+    assert request == Request(
+        MODEL, "Be brief.", [TASK], [look.to_json()], 77, {"thinking": {"type": "adaptive"}}, request.call_id
+    )
 
 
 @pytest.mark.parametrize("stop_reason", ["end_turn", "stop_sequence"])
@@ -172,37 +176,35 @@ async def test_steps_are_limited() -> None:
 
 
 async def test_tokens_are_limited() -> None:
-    model = ScriptedModel([calls(("look", {"at": 1}), text="first"), says("never")])
-    outcome = await play(make_agent([look]), make_ports(model), budget=Budget(tokens=120))
-    assert outcome == Stopped("budget_exceeded", "the job used 120 of its 120 tokens", "first", code="tokens")
+    thirsty = {**calls(("look", {"at": 1}), text="first"), "usage": {"input_tokens": 9_000, "output_tokens": 4_096}}
+    model, journal = ScriptedModel([thirsty, says("never")]), MemoryJournal(Budget(tokens=20_000))
+    outcome = await play(make_agent([look]), make_ports(model, journal))
+    detail = "the next call does not fit into the job's budget: 6,904 tokens of 20,000 tokens are left"
+    assert isinstance(outcome, Stopped)
+    assert (outcome.stop_reason, outcome.detail, outcome.output) == ("budget_exceeded", detail, "first")
+    assert outcome.code == "tokens"
     assert len(model.requests) == 1
 
 
 async def test_money_is_refused_before_the_call() -> None:
-    model, journal = ScriptedModel([says("never")]), MemoryJournal()
-    outcome = await play(make_agent(), make_ports(model, journal), budget=Budget(usd="0.01"))
+    model, journal = ScriptedModel([says("never")]), MemoryJournal(Budget(usd="0.001"))
+    outcome = await play(make_agent(), make_ports(model, journal))
     assert isinstance(outcome, Stopped)
     assert (outcome.stop_reason, outcome.code, outcome.output) == ("budget_exceeded", "usd", None)
-    assert outcome.detail.endswith("0.01 of the job's 0.01 USD are left")
+    assert outcome.detail.endswith("0.001 USD of 0.001 USD are left")
     assert (model.requests, journal.entries) == ([], [])
 
 
-async def test_money_counts_what_was_spent_and_the_whole_request() -> None:
-    """Instructions, tools, extra parameters and the conversation all weigh on the next call's worst case."""
+async def test_the_whole_request_weighs_on_its_worst_case() -> None:
+    """Instructions, tools, extra parameters and the conversation."""
     agent = make_agent([look], instructions="i" * 1000, extra={"x": "y" * 1000})
-    script = [calls(("look", {"at": 1}), text="t" * 1000), says("two")]
-    state, journal = State([TASK]), MemoryJournal()
-    await play(agent, make_ports(ScriptedModel(script), journal), state)
-    second = journal.entries[-1]
-    assert isinstance(second, ModelCompleted)
+    state, journal = State([{"role": "user", "content": "t" * 1000}]), MemoryJournal()
+    await play(agent, make_ports(ScriptedModel([says("done")]), journal), state)
     sent = len(json.dumps([agent.instructions, agent.extra, look.to_json(), state.messages[:-1]]))
-    assert second.reserved == pytest.approx(PUBLISHED.worst_case(MODEL, sent, 4096), rel=0.005)
-    assert second.reserved >= PUBLISHED.worst_case(MODEL, 3300, 4096)
-
-    enough, short = second.reserved + 400, second.reserved + 399
-    for limit, ends in [(enough, Completed), (short, Stopped)]:
-        budget = Budget(usd=f"{limit / 1e6:.6f}")
-        assert isinstance(await play(agent, make_ports(ScriptedModel(script)), budget=budget), ends)
+    started = journal.entries[0]
+    assert isinstance(started, ModelStarted)
+    assert started.reserved == pytest.approx(PUBLISHED.worst_case(MODEL, sent + len(CONCLUDE), 4096), rel=0.005)
+    assert started.reserved >= PUBLISHED.worst_case(MODEL, 3300, 4096)
 
 
 class Refusing(MemoryJournal):
@@ -210,14 +212,17 @@ class Refusing(MemoryJournal):
 
     async def record(self, *entries: Entry) -> None:
         if self.entries and entries[0].TYPE == "model.started":
-            raise BudgetError("user:u1", "u1 has used up its budget")
+            raise BudgetError(Refusal("user:u1", "day", "stop", "usd", 500, 0, 0, None))
         await super().record(*entries)
 
 
 async def test_a_scope_without_room_stops_the_run_with_its_partial_result() -> None:
     model = ScriptedModel([calls(("look", {"at": 1}), text="first"), says("never")])
     outcome = await play(make_agent([look]), make_ports(model, Refusing()))
-    assert outcome == Stopped("budget_exceeded", "u1 has used up its budget", "first", code="usd")
+    detail = "the next call does not fit into the user:u1 budget of this day: 0 USD of 0.0005 USD are left"
+    assert isinstance(outcome, Stopped)
+    assert (outcome.stop_reason, outcome.detail, outcome.output) == ("budget_exceeded", detail, "first")
+    assert outcome.code == "usd"
 
 
 async def test_time_is_limited_and_the_partial_result_kept() -> None:

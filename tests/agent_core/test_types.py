@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,8 @@ from agent_core.types import (
     ModelCompleted,
     ModelFailed,
     ModelStarted,
+    ModelSubmitted,
+    Refusal,
     ToolCompleted,
     ToolReconciled,
     ToolRequested,
@@ -28,7 +31,7 @@ from agent_core.types import (
 )
 
 ENTRIES: list[Entry] = [
-    ModelStarted("c1", 1, "claude-sonnet-5-5", 900),
+    ModelStarted("c1", 1, "claude-sonnet-5-5", 900, 5000, 77, "p/1", "planner", final=True),
     ModelCompleted(
         "c1", 1, "m", [{"type": "text", "text": "hé"}], "end_turn", {"input_tokens": 3}, "p/1", 900, 36, "settled", 1.5
     ),
@@ -37,6 +40,7 @@ ENTRIES: list[Entry] = [
     ToolCompleted("t1", 1, "look", "seen", False, 0.25),
     ApprovalRequested("t2", 1, "erase", {"what": 1}, "destructive"),
     ToolReconciled("t3", 1, "pay", "not_happened", "person"),
+    ModelSubmitted("c1", 1, "msgbatch_1"),
 ]
 
 
@@ -109,6 +113,26 @@ def test_fields_of_a_later_version_are_left_out(entry: Entry) -> None:
 
 def test_a_line_that_is_not_the_loops_is_no_entry() -> None:
     assert entry_from_json("job.queued", {"status": "queued"}) is None
+
+
+def test_the_start_of_a_call_that_an_earlier_version_wrote_is_read() -> None:
+    data = {"call_id": "c1", "step": 1, "model": "m", "reserved": 900}
+    assert entry_from_json("model.started", data) == ModelStarted("c1", 1, "m", 900)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "detail"),
+    [
+        (("job", "total", "stop", "usd", 10_000, 300), "the job's budget: 0.0003 USD of 0.01 USD are left"),
+        (("job", "total", "stop", "usd", 10_000, -5), "the job's budget: 0 USD of 0.01 USD are left"),
+        (
+            ("user:u1", "day", "pause", "tokens", 20_000, 1_500),
+            "the user:u1 budget of this day: 1,500 tokens of 20,000 tokens are left",
+        ),
+    ],
+)
+def test_a_refusal_says_which_budget_has_how_much_left(refusal: tuple[Any, ...], detail: str) -> None:
+    assert Refusal(*refusal).detail == f"the next call does not fit into {detail}"
 
 
 def test_a_missing_field_takes_its_default_or_is_refused() -> None:

@@ -83,13 +83,16 @@ class Worker:
         self.writes = 0
         return claim
 
+    def attempt(self, claim: Claim) -> Attempt:
+        return Attempt(claim.token, claim.queue)
+
     async def record(self, claim: Claim, type_: str, data: Json, counters: Mapping[str, int] | None = None) -> None:
         self.writes += 1
         await self.store.record(claim.job_id, claim.token, self.writes, counters or {}, [(type_, data)])
 
     async def end(self, claim: Claim, action: str = "complete", stop_reason: str = "end_turn", **data: Any) -> None:
         job = await self.store.get(None, claim.job_id)
-        attempt = Attempt(claim.token, claim.queue)
+        attempt = self.attempt(claim)
         data = {"output": None, "error": None, **data}
         await self.store.move(job, action, data, attempt=attempt, stop_reason=stop_reason)
 

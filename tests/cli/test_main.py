@@ -10,7 +10,7 @@ from tests.cli.harness import ROOT, environment, nightshift
 
 COMMANDS = (
     "up", "api", "worker", "simulator", "demo", "submit", "jobs", "show", "follow", "cancel", "pause", "resume",
-    "retry", "fork", "explain", "ledger", "artifacts", "keys", "agents", "doctor",
+    "retry", "fork", "explain", "ledger", "artifacts", "keys", "agents", "kill-switch", "doctor",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cli import settings
+from worker.settings import Settings
 
 
 @pytest.fixture
@@ -54,9 +55,23 @@ def test_children_get_the_models_key_only_when_they_need_it(monkeypatch):
     monkeypatch.setenv("NIGHTSHIFT_API_KEY", "ns_mine")
     assert "sk-secret" not in settings.child_environment().values()
     monkeypatch.setenv("NIGHTSHIFT_ADMIN_KEY", "ns_bootstrap")
-    assert settings.child_environment(model_key=True)["ANTHROPIC_API_KEY"] == "sk-secret"
-    for environment in (settings.child_environment(), settings.child_environment(model_key=True)):
+    assert settings.child_environment(*settings.MODEL_SECRETS)["ANTHROPIC_API_KEY"] == "sk-secret"
+    for environment in (settings.child_environment(), settings.child_environment(*settings.MODEL_SECRETS)):
         assert not {"NIGHTSHIFT_API_KEY", "NIGHTSHIFT_ADMIN_KEY"} & set(environment)
+
+
+def test_only_workers_learn_whom_to_alert(monkeypatch):
+    monkeypatch.setenv("NIGHTSHIFT_ALERT_SLACK_URL", "https://hooks.example.test/hush")
+    monkeypatch.setenv("NIGHTSHIFT_ALERT_DAILY_SPEND_USD", "5")
+    assert "NIGHTSHIFT_ALERT_SLACK_URL" not in settings.child_environment()
+    assert settings.child_environment()["NIGHTSHIFT_ALERT_DAILY_SPEND_USD"] == "5"
+    assert settings.child_environment(*settings.ALERT_SECRETS)["NIGHTSHIFT_ALERT_SLACK_URL"].endswith("/hush")
+
+
+def test_every_secret_of_the_workers_is_known_as_one():
+    fields = Settings.model_fields.items()
+    found = {f"NIGHTSHIFT_{name.upper()}" for name, field in fields if "SecretStr" in str(field.annotation)}
+    assert found - {"NIGHTSHIFT_ANTHROPIC_API_KEY"} <= set(settings.SECRETS)
 
 
 def test_surroundings_tell_a_redis_that_was_named_from_the_default(monkeypatch):

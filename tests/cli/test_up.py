@@ -131,6 +131,8 @@ def test_sigterm_ends_it_in_good_order_and_what_was_done_is_kept(tmp_path: Path)
         words = ("submit", "analyst", HELLO, "--wait", "--json", "--data-dir", first.data_dir)
         job = nightshift(*words, cwd=tmp_path).json
         assert job["status"] == "completed"
+        stopped = nightshift("kill-switch", "on", "--json", "--data-dir", first.data_dir, cwd=tmp_path)
+        assert stopped.json["on"]
         assert first.signal(signal.SIGTERM) == 0
         assert still_alive(children) == []
         assert not (first.data_dir / "api.url").exists()
@@ -141,6 +143,9 @@ def test_sigterm_ends_it_in_good_order_and_what_was_done_is_kept(tmp_path: Path)
         again.wait_until_up()
         assert again.key == key
         assert show(again, job["id"]) == "completed"
+        status = nightshift("kill-switch", "status", "--json", "--data-dir", again.data_dir, cwd=tmp_path)
+        assert [switch["since"] for switch in status.json["data"]] == [stopped.json["since"]]
+        assert "STOPPED" in again.stderr.read_text()
         assert again.signal(signal.SIGINT) == 0
     finally:
         again.close()

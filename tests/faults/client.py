@@ -74,6 +74,24 @@ class Client:
             await asyncio.sleep(RETRY_SECONDS)
         pytest.fail(f"{path} was never answered")
 
+    async def hang_up(self, path: str, body: Json, *, after: float) -> None:
+        """Sends something and closes the connection after so many seconds, answered or not."""
+        for _ in range(MOST_TRIES):
+            try:
+                await self._http.post(path, json=body, timeout=httpx2.Timeout(10, read=after))
+            except httpx2.ReadTimeout:
+                return
+            except httpx2.ConnectError:
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    async def tagged(self, tag: str) -> str | None:
+        """The id of the newest job with a tag, if there is one."""
+        answer = await self._ask("GET", f"/v1/jobs?tag={tag}")
+        found = answer.json()["data"] if answer is not None else []
+        return found[0]["id"] if found else None
+
     async def _ask(self, method: str, path: str, body: Json | None = None, key: str = "") -> httpx2.Response | None:
         """The answer; None when there is none, or the platform asks for another try."""
         headers = {"Idempotency-Key": key} if key else {}

@@ -6,6 +6,7 @@ from agent_core.types import Budget
 from jobs import actions, keys
 from jobs.explain import explain
 from jobs.fleet import WorkerReport, report
+from jobs.kill_switch import KillSwitches
 from jobs.link import milliseconds
 from jobs.queue import queue_names
 from jobs.records import JobSpec
@@ -149,3 +150,15 @@ async def test_a_fleet_that_is_suspended_is_said_to_be(store):
     await worker(store)
     await store.link.command("SET", keys.RQ_SUSPENDED, 1)
     assert (await explained(store, job))["gate"] == "paused"
+
+
+@pytest.mark.parametrize("switch", ["global", f"tenant:{TENANT}"])
+async def test_a_job_that_a_kill_switch_stops_is_said_to_be(store, switch):
+    job = await submitted(store)
+    await worker(store)
+    await KillSwitches(store.link).turn_on("agent:other:clerk", "key_1")
+    assert (await explained(store, job))["gate"] == "queued_behind"
+    await KillSwitches(store.link).turn_on(switch, "key_1", "it mails customers")
+    said = await explained(store, job)
+    assert said["gate"] == "kill_switch"
+    assert "(it mails customers)" in said["detail"]

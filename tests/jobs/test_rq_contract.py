@@ -215,7 +215,7 @@ async def live_worker(store: JobStore, redis_url: str, folder: Path) -> AsyncIte
     worker = ConcurrentWorker(
         queue_names(["default"]),
         connection=redis.Redis.from_url(redis_url, socket_timeout=5),
-        executor=Executor(store, files, model, agents.get, Stats(), folder / "work"),
+        executor=Executor(store, files, {"standard": model, "batch": model}, agents.get, Stats(), folder / "work"),
         tickets=store.tickets,
         pools=["default"],
         concurrency=5,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from pydantic import Field, SecretStr
 
 from jobs.settings import CommonSettings, SettingsError, load, without_secrets
+
+ROOT = Path(__file__).parents[2]
 
 
 class Some(CommonSettings):
@@ -35,6 +40,44 @@ def test_variables_have_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_files_live_where_fsspec_reaches(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.setenv("NIGHTSHIFT_FILES_URL", place)
     assert load(Some).files_location == place
+
+
+def test_prices_of_ones_own_stand_beside_the_published_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "prices.json"
+    file.write_text('{"our-own": {"input": 3, "output": 15}}')
+    monkeypatch.setenv("NIGHTSHIFT_PRICES", str(file))
+    prices = load(Some).price_list
+    assert prices.worst_case("our-own", 0, 1000) > 15_000
+    assert prices.worst_case("claude-sonnet-5-5", 0, 1000) > 0
+    monkeypatch.delenv("NIGHTSHIFT_PRICES")
+    assert not load(Some).price_list.own
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "No such file or directory"),
+        ("{", "Expecting property name"),
+        ('{"m": {"input": 3}}', "'m': expected an object with input and output"),
+        ('{"m": {"input": -3, "output": 1}}', "'m': input is -3; expected USD for a million tokens"),
+    ],
+)
+def test_a_file_that_has_no_prices_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, expected: str
+) -> None:
+    file = tmp_path / "prices.json"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setenv("NIGHTSHIFT_PRICES", str(file))
+    with pytest.raises(SettingsError) as caught:
+        load(Some)
+    assert str(caught.value).startswith(f"NIGHTSHIFT_PRICES is '{file}': expected a JSON file of prices: {expected}")
+
+
+def test_settings_load_no_price_data_unless_asked_for_prices() -> None:
+    """It takes longer to load than most commands run."""
+    code = "import sys; from jobs.settings import *; load(CommonSettings); sys.exit('genai_prices' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.skipif(find_spec("s3fs") is not None, reason="the driver is installed")

@@ -86,30 +86,6 @@ async def test_usage_grows_with_what_is_sent(client):
     assert small.output_tokens > 10
 
 
-@pytest.mark.parametrize("in_block", [False, True])
-async def test_the_cache_is_written_by_the_first_turn_and_read_by_the_next(client, in_block):
-    mark = {"cache_control": {"type": "ephemeral"}}
-    system = [{"type": "text", "text": "s" * 4000, **(mark if in_block else {})}]
-    request = {**PLAIN, "system": system, **({} if in_block else mark)}
-    first = await client.messages.create(**request)
-    assert first.usage.cache_creation_input_tokens > 1000
-    assert first.usage.cache_creation.ephemeral_5m_input_tokens == first.usage.cache_creation_input_tokens
-    assert first.usage.cache_read_input_tokens == 0
-    longer = [*PLAIN["messages"], {"role": "assistant", "content": "Hm."}, {"role": "user", "content": "Go on."}]
-    second = await client.messages.create(**{**request, "messages": longer})
-    assert second.usage.cache_read_input_tokens > first.usage.cache_creation_input_tokens
-    assert second.usage.cache_creation_input_tokens == 0
-    assert second.usage.input_tokens < 30
-
-
-async def test_a_cache_of_an_hour_is_reported_as_such(client):
-    usage = (
-        await client.messages.create(**PLAIN, system="s" * 400, cache_control={"type": "ephemeral", "ttl": "1h"})
-    ).usage
-    assert usage.cache_creation.ephemeral_1h_input_tokens == usage.cache_creation_input_tokens > 0
-    assert usage.cache_creation.ephemeral_5m_input_tokens == 0
-
-
 async def test_a_reply_never_has_more_tokens_than_were_allowed(client):
     message = await client.messages.create(**{**PLAIN, "max_tokens": 5})
     assert message.stop_reason == "max_tokens"

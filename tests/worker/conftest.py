@@ -15,7 +15,7 @@ from agent_core.types import Json
 from jobs import keys
 from jobs.files import FileStore
 from jobs.queue import Claim, queue_names
-from jobs.records import Job, JobSpec
+from jobs.records import Job, JobSpec, Service
 from jobs.stats import Stats
 from jobs.store import Attempt, JobStore
 from worker.executor import Attempted, Executor
@@ -82,7 +82,8 @@ class Bench:
 
     def executor(self, model: Model, agent: Agent | None = None) -> Executor:
         agents = {f"{a.name}@{a.version}": a for a in [agent or self.agent]}
-        return Executor(self.store, self.files, model, agents.get, self.stats, self.folder / "work")
+        models: dict[Service, Model] = {"standard": model, "batch": model}
+        return Executor(self.store, self.files, models, agents.get, self.stats, self.folder / "work")
 
     async def submit(self, agent: Agent | None = None, budget: Budget | None = None, **fields: Any) -> str:
         spec = JobSpec(agent="x", agent_version=(agent or self.agent).version, **{"input": "go", **fields})

@@ -89,6 +89,58 @@ def test_the_metrics_of_a_process_are_for_its_machine_unless_said_otherwise(monk
     assert load(Settings).metrics_host == "::1"
 
 
+HOOK = "https://example.test/hush"
+WHSEC = "whsec_" + "aHVz" * 8
+
+
+@pytest.mark.parametrize(
+    ("given", "accepted"),
+    [
+        ({"WEBHOOK_URL": "hush"}, "expected a URL like https://host/path"),
+        ({"SLACK_URL": "ftp://hush"}, "expected a URL like https://host/path"),
+        ({"WEBHOOK_SECRET": "", "WEBHOOK_URL": HOOK}, "expected whsec_ and the base64 of 24 to 64 bytes"),
+        ({"WEBHOOK_SECRET": "hush"}, "expected whsec_ and the base64 of 24 to 64 bytes"),
+        ({"WEBHOOK_SECRET": WHSEC[:-8], "WEBHOOK_URL": HOOK}, "expected whsec_ and the base64 of 24 to 64 bytes"),
+        ({"WEBHOOK_SECRET": WHSEC + "!", "WEBHOOK_URL": HOOK}, "expected whsec_ and the base64 of 24 to 64 bytes"),
+        ({"WEBHOOK_SECRET": "whsec_" + "aHVz" * 22}, "expected whsec_ and the base64 of 24 to 64 bytes"),
+        ({"TELEGRAM_CHAT": "", "TELEGRAM_TOKEN": "hush"}, "expected the id of the chat"),
+        ({"TELEGRAM_URL": "telegram"}, "expected a URL like https://host:port"),
+        ({"DAILY_SPEND_USD": "0"}, "greater than 0"),
+        ({"DAILY_SPEND_USD": "nan"}, "finite"),
+        ({"ERROR_RATE_PERCENT": "101"}, "less than or equal to 100"),
+        ({"ERROR_RATE_PERCENT": "nan"}, "less than or equal to 100"),
+        ({"ERROR_RATE_PERCENT": "-1"}, "greater than or equal to 0"),
+        ({"ERROR_RATE_JOBS": "0"}, "greater than or equal to 1"),
+        ({"SPEND_RATE_TIMES": "0.5"}, "greater than or equal to 1"),
+        ({"SPEND_RATE_TIMES": "inf"}, "finite"),
+        ({"SPEND_RATE_FLOOR_USD": "-1"}, "greater than or equal to 0"),
+    ],
+)
+def test_a_wrong_setting_of_alerts_is_named_and_no_secret_is_shown(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], accepted: str
+):
+    for name, value in given.items():
+        monkeypatch.setenv(f"NIGHTSHIFT_ALERT_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        load(Settings)
+    message = str(caught.value)
+    assert message.startswith(f"NIGHTSHIFT_ALERT_{next(iter(given))} is ")
+    assert accepted in message
+    assert "hush" not in message
+    assert WHSEC[6:20] not in message
+
+
+def test_the_secrets_of_alerts_are_not_in_what_settings_show(monkeypatch: pytest.MonkeyPatch):
+    given = {"WEBHOOK_URL": HOOK, "WEBHOOK_SECRET": WHSEC, "SLACK_URL": HOOK, "TELEGRAM_TOKEN": "hush"}
+    for name, value in {**given, "TELEGRAM_CHAT": "1"}.items():
+        monkeypatch.setenv(f"NIGHTSHIFT_ALERT_{name}", value)
+    settings = load(Settings)
+    assert settings.alert_webhook_secret is not None
+    assert settings.alert_webhook_secret.get_secret_value() == WHSEC
+    assert not {"hush", WHSEC} & set(f"{settings!r}".split("'"))
+    assert "hush" not in f"{settings!r}"
+
+
 def test_the_admin_key_is_no_setting_of_a_worker(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NIGHTSHIFT_ADMIN_KEY", "ns_secret")
     assert "ns_secret" not in str(load(Settings).model_dump())
@@ -99,7 +151,7 @@ def test_the_key_is_not_in_what_settings_show():
     settings = Settings(ANTHROPIC_API_KEY="sk-secret")  # type: ignore[call-arg]
     assert settings.anthropic_api_key is not None
     assert settings.anthropic_api_key.get_secret_value() == "sk-secret"
-    assert "secret" not in f"{settings!r}".replace("SecretStr", "")
+    assert "sk-secret" not in f"{settings!r}"
 
 
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch):
