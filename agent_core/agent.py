@@ -7,13 +7,12 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from agent_core.errors import DefinitionError
 from agent_core.results import A_RESULT_LIMIT, RESULT_CHARS, is_result_limit
 from agent_core.tools import Registry, Tool
-from agent_core.types import Budget, Json, Role
+from agent_core.types import is_amount, Budget, Json, Role
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 A_NAME = "1 to 64 letters, digits, _ and -, a letter first"
@@ -152,14 +151,4 @@ def _is_json(value: object) -> bool:
 
 def _sound(budget: Budget) -> bool:
     counts = all(limit is None or _is_count(limit) for limit in (budget.tokens, budget.steps))
-    return counts and _is_amount(budget.usd) and (budget.seconds is None or _is_number(budget.seconds))
-
-
-def _is_amount(value: object) -> bool:
-    if not isinstance(value, str):
-        return value is None
-    try:
-        amount = Decimal(value)
-    except InvalidOperation:
-        return False
-    return amount.is_finite() and amount > 0
+    return counts and (budget.usd is None or is_amount(budget.usd)) and (budget.seconds is None or _is_number(budget.seconds))

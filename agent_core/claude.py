@@ -149,20 +149,23 @@ def take_result(draft: Draft, result: Json) -> None:
 
     Nothing is billed for a call that was not processed.
     """
-    match result["type"]:
-        case "succeeded":
-            message = result["message"]
-            draft.started, draft.usage = True, message.get("usage")
-            draft.content, draft.stop_reason = message["content"], message.get("stop_reason")
-        case "errored":
-            fault = _error_event(result["error"].get("error") or {})
-            raise ModelError(fault.code, str(fault), retryable=fault.retryable, billed=False)
-        case type_:
-            message = UNPROCESSED.get(type_, f"the batch has no reply to the call, but {type_!r}")
-            raise ModelError(f"batch_{type_}", message, retryable=True, billed=type_ not in UNPROCESSED)
+    with _readable():
+        match result["type"]:
+            case "succeeded":
+                message = result["message"]
+                content = [dict(block) for block in message["content"]]
+                draft.started, draft.usage = True, message.get("usage")
+                draft.content, draft.stop_reason = content, message.get("stop_reason")
+            case "errored":
+                fault = _error_event(result["error"]["error"])
+                raise ModelError(fault.code, str(fault), retryable=fault.retryable, billed=False)
+            case type_:
+                why = UNPROCESSED.get(type_, f"the batch has no reply to the call, but {type_!r}")
+                raise ModelError(f"batch_{type_}", why, retryable=True, billed=type_ not in UNPROCESSED)
     if draft.stop_reason is None:
         raise ModelError("early_end", "the batch's reply is not whole", retryable=True)
-    _parse_inputs(draft)
+    if any(block.get("type") == "tool_use" and not isinstance(block.get("input"), dict) for block in draft.content):
+        raise ModelError("malformed_tool_input", "a tool call's input is not a JSON object", retryable=True)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from agent_core.agent import Agent
 from agent_core.errors import BudgetError
@@ -19,7 +19,7 @@ from agent_core.ports import Approver, Decision, Events, Journal, Model
 from agent_core.reconcile import DidNotHappen
 from agent_core.state import State, commit
 from agent_core.tools import Registry, ToolContext, ToolResult, failure
-from agent_core.turn import Backoff, Turn, take_turn
+from agent_core.turn import BUDGET_BUSY, Backoff, Turn, take_turn
 from agent_core.types import (
     ApprovalRequested,
     Batched,
@@ -38,6 +38,7 @@ from agent_core.types import (
     ToolRequested,
 )
 
+T = TypeVar("T")
 STOPS = {
     "max_tokens": "the reply reached its limit of output tokens, so none of its tool calls were run",
     "refusal": "the model declined to go on",
@@ -86,8 +87,8 @@ async def run(state: State, *, agent: Agent, budget: Budget, ports: Ports, regis
 
 async def _steps(state: State, turn: Turn, budget: Budget, ports: Ports, registry: Registry) -> Outcome:
     while True:
-        if suspended := await _run_tools(state, turn.agent, ports, registry):
-            return suspended
+        if held_up := await _run_tools(state, turn.agent, ports, registry):
+            return held_up
         if ended := _ending(state) or _limit(state, budget):
             return ended
         if ports.journal.pause_requested():
@@ -100,7 +101,9 @@ async def _steps(state: State, turn: Turn, budget: Budget, ports: Ports, registr
             return reply
 
 
-def _at_limit(state: State, refusal: Refusal) -> Stopped | Held:
+def _at_limit(state: State, refusal: Refusal) -> Stopped | Held | Deferred:
+    if refusal.busy:
+        return Deferred(Backoff().deferral, BUDGET_BUSY, refusal.detail)
     if refusal.at_limit == "pause":
         return Held(refusal)
     return Stopped("budget_exceeded", refusal.detail, state.last_text(), refusal.unit, refusal)
@@ -130,8 +133,11 @@ def _limit(state: State, budget: Budget) -> Stopped | None:
     return None
 
 
-async def _run_tools(state: State, agent: Agent, ports: Ports, registry: Registry) -> Suspended | None:
-    """Runs the open calls of the last reply, at most `parallel_tools` at once, each recorded as it lands."""
+async def _run_tools(state: State, agent: Agent, ports: Ports, registry: Registry) -> Outcome | None:
+    """Runs the open calls of the last reply, at most `parallel_tools` at once, each recorded as it lands.
+
+    Returns what keeps the run from its next turn, if anything does.
+    """
     slots = asyncio.Semaphore(agent.parallel_tools)
     lost = [call for call in state.open_calls() if _is_unknown(state, registry, call)]
     await _together(_reconcile(state, ports, registry, call, slots) for call in lost)
@@ -143,17 +149,19 @@ async def _run_tools(state: State, agent: Agent, ports: Ports, registry: Registr
     for call in sorted_calls["ask"]:
         if call["id"] not in state.asked:
             await commit(state, ports.journal, ApprovalRequested(**_about(state, registry, call)))
-    await _together(_run_tool(state, ports, registry, call, slots) for call in sorted_calls["run"])
+    ran = await _together(_run_tool(state, ports, registry, call, slots) for call in sorted_calls["run"])
+    if refused := [refusal for refusal in ran if refusal]:
+        return _at_limit(state, refused[0])
     if sorted_calls["unknown"]:
         return Suspended("needs_reconcile", sorted_calls["unknown"])
     return Suspended("approval", sorted_calls["ask"]) if sorted_calls["ask"] else None
 
 
-async def _together(work: Iterable[Coroutine[None, None, None]]) -> None:
+async def _together(work: Iterable[Coroutine[None, None, T]]) -> list[T]:
     try:
         async with asyncio.TaskGroup() as group:
-            for each in work:
-                group.create_task(each)
+            tasks = [group.create_task(each) for each in work]
+        return [task.result() for task in tasks]
     except BaseExceptionGroup as failed:  # a tool's failure is a result, so this is a fault of the journal
         raise failed.exceptions[0] from None
 
@@ -179,7 +187,8 @@ async def _reconcile(state: State, ports: Ports, registry: Registry, call: Json,
         await commit(state, ports.journal, ToolReconciled(*about, "not_happened", "reconcile"))
     else:
         happened = ToolReconciled(*about, "happened", "reconcile")
-        await commit(state, ports.journal, happened, _completed(state, call, found))
+        completed = _completed(state, call, found, price=registry.price(call["name"]))
+        await commit(state, ports.journal, happened, completed)
 
 
 def _decide(state: State, ports: Ports, registry: Registry, call: Json) -> Decision | Literal["unknown"]:
@@ -189,18 +198,26 @@ def _decide(state: State, ports: Ports, registry: Registry, call: Json) -> Decis
     return ports.approver.decide(call["name"], call["input"], registry.effect(call["name"]), call["id"])
 
 
-async def _run_tool(state: State, ports: Ports, registry: Registry, call: Json, slots: asyncio.Semaphore) -> None:
+async def _run_tool(
+    state: State, ports: Ports, registry: Registry, call: Json, slots: asyncio.Semaphore
+) -> Refusal | None:
+    """Runs one call; returns the limit that has no room for the tool's price, and has not run it then."""
+    price = registry.price(call["name"])
     async with slots:
         if call["id"] not in state.intents or call["id"] in state.undone:
             failpoint("before_intent")
-            await commit(state, ports.journal, ToolRequested(**_about(state, registry, call)))
+            try:
+                await commit(state, ports.journal, ToolRequested(**_about(state, registry, call), reserved=price))
+            except BudgetError as exc:
+                return exc.refusal
             failpoint("after_intent")
         begun = time.monotonic()
         running = registry.call(call["name"], call["input"], ports.context(call["id"]))
         result = await _finished(running, 0.0 if registry.repeatable(call["name"]) else FINISHING_SECONDS)
         failpoint("after_tool")
-        await commit(state, ports.journal, _completed(state, call, result, time.monotonic() - begun))
+        await commit(state, ports.journal, _completed(state, call, result, time.monotonic() - begun, price))
         failpoint("after_result")
+    return None
 
 
 async def _finished(running: Coroutine[None, None, ToolResult], patience: float) -> ToolResult:
@@ -222,5 +239,6 @@ def _about(state: State, registry: Registry, call: Json) -> Json:
     return {"call_id": call["id"], "step": state.step, "name": call["name"], "input": call["input"], "effect": effect}
 
 
-def _completed(state: State, call: Json, result: ToolResult, seconds: float = 0.0) -> ToolCompleted:
-    return ToolCompleted(call["id"], state.step, call["name"], result.content, result.is_error, round(seconds, 4))
+def _completed(state: State, call: Json, result: ToolResult, seconds: float = 0.0, price: int = 0) -> ToolCompleted:
+    about = (call["id"], state.step, call["name"])
+    return ToolCompleted(*about, result.content, result.is_error, round(seconds, 4), price)

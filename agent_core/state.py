@@ -92,6 +92,7 @@ class State:
                 self.undone.discard(entry.call_id)
             case ToolCompleted():
                 self.usage.tool_calls += 1
+                self.usage.cost += entry.settled
                 self.results[entry.call_id] = entry
                 self._close_turn()
             case ToolReconciled(call_id=call_id, decision="not_happened"):

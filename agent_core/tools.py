@@ -26,7 +26,7 @@ from agent_core.errors import DefinitionError, ToolError
 from agent_core.failpoints import failpoint
 from agent_core.reconcile import DidNotHappen, Happened, objection
 from agent_core.results import A_RESULT_LIMIT, READER, RESULT_CHARS, fitted, is_result_limit
-from agent_core.types import Effect, Json
+from agent_core.types import Effect, Json, is_amount, micros
 
 EFFECTS = get_args(Effect)
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
@@ -106,6 +106,7 @@ class Tool:
     reconcilable: bool = False
     reconcile: Callable[[Json], Awaitable[Any]] | None = field(default=None, repr=False, compare=False)
     max_result_chars: int | None = None
+    price_usd: str | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -117,7 +118,11 @@ class Tool:
     def definition(self) -> Json:
         """The tool as an agent's published definition has it: the schema and how the platform treats the call."""
         found = {**self.to_json(), "effect": self.effect, "timeout": self.timeout, "idempotent": self.idempotent}
-        special = {"reconcilable": self.reconcilable or None, "max_result_chars": self.max_result_chars}
+        special = {
+            "reconcilable": self.reconcilable or None,
+            "max_result_chars": self.max_result_chars,
+            "price_usd": self.price_usd,
+        }
         return {**found, **{k: v for k, v in special.items() if v is not None}}  # others keep their hash
 
 
@@ -133,6 +138,7 @@ def tool(
     idempotent: bool = ...,
     reconcile: ToolFunction | None = ...,
     max_result_chars: int | None = ...,
+    price_usd: str | None = ...,
     name: str | None = ...,
 ) -> Callable[[ToolFunction], Tool]: ...
 
@@ -146,6 +152,7 @@ def tool(
     idempotent: bool = False,
     reconcile: ToolFunction | None = None,
     max_result_chars: int | None = None,
+    price_usd: str | None = None,
     name: str | None = None,
 ) -> Tool | Callable[[ToolFunction], Tool]:
     """Makes a function, async or not, a tool.
@@ -155,7 +162,8 @@ def tool(
     idempotency key, so that an interrupted call may be sent again with the same key. `reconcile`, async or not, is
     asked what became of an interrupted call, with its arguments and under its `tool_context()`: it returns
     `Happened(result)` or `DidNotHappen()`; with None or an exception, a person is asked. A result of more than
-    `max_result_chars` characters (None: the agent's) is kept as an artifact, and the model sees a preview. A function
+    `max_result_chars` characters (None: the agent's) is kept as an artifact, and the model sees a preview. `price_usd`
+    is what each call costs, as a decimal string: it is reserved before the call and stands in the ledger. A function
     that is not async runs in a thread, which a timeout or a cancellation leaves running. A parameter is described by a
     text in its `Annotated` or by the docstring's Args. Raises DefinitionError when the function cannot be a tool.
     """
@@ -166,7 +174,7 @@ def tool(
             raise DefinitionError(f"tool {label}: name is {label!r}; accepted are 1 to 128 letters, digits, _ and -")
         if effect not in EFFECTS:
             raise DefinitionError(f"tool {label}: effect is {effect!r}; accepted are {', '.join(EFFECTS)}")
-        _check_limits(label, timeout, max_result_chars)
+        _check_limits(label, timeout, max_result_chars, price_usd)
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise DefinitionError(f"tool {label}: it is a generator; a tool returns its result in one piece")
         if reconcile is not None and (wrong := objection(reconcile, fn, effect, idempotent)):
@@ -187,6 +195,7 @@ def tool(
             timeout=timeout,
             idempotent=idempotent,
             max_result_chars=max_result_chars,
+            price_usd=price_usd,
             function=fn,
             validated=sdk.call,
             reconcilable=reconcile is not None,
@@ -196,11 +205,13 @@ def tool(
     return decorate(function) if function is not None else decorate
 
 
-def _check_limits(label: str, timeout: float, max_result_chars: int | None) -> None:
+def _check_limits(label: str, timeout: float, max_result_chars: int | None, price_usd: str | None) -> None:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
         raise DefinitionError(f"tool {label}: timeout is {timeout!r}; it must be a number of seconds above 0")
     if max_result_chars is not None and not is_result_limit(max_result_chars):
         raise DefinitionError(f"tool {label}: max_result_chars is {max_result_chars!r}; expected {A_RESULT_LIMIT}")
+    if price_usd is not None and not is_amount(price_usd):
+        raise DefinitionError(f'tool {label}: price_usd is {price_usd!r}; expected a decimal string above 0, like "0.01"')
 
 
 class _Failure(Exception):
@@ -269,6 +280,11 @@ class Registry:
         """The effect class of a call; a call of an unknown tool only reads, for it only gets an error back."""
         found = self._tools.get(name)
         return found.effect if found else "read"
+
+    def price(self, name: str) -> int:
+        """What a call of the tool itself costs, in micro-dollars."""
+        found = self._tools.get(name)
+        return micros(found.price_usd) if found and found.price_usd else 0
 
     def repeatable(self, name: str) -> bool:
         """Whether a call of which nobody knows if it happened may simply be sent again."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Any, ClassVar, Literal
 
 Json = dict[str, Any]
@@ -31,6 +31,15 @@ def usd(micros: int) -> str:
 def micros(amount: str | int | Decimal) -> int:
     """Micro-dollars of a decimal amount in US dollars, rounded half to even at the sixth place."""
     return int((Decimal(amount) * MICROS).to_integral_value(ROUND_HALF_EVEN))
+
+
+def is_amount(value: object) -> bool:
+    """Whether it is a decimal string of US dollars above 0."""
+    try:
+        amount = Decimal(value) if isinstance(value, str) else Decimal(0)
+    except InvalidOperation:
+        return False
+    return amount.is_finite() and amount > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +179,13 @@ class ToolRequested:
     name: str
     input: Json
     effect: Effect
+    reserved: int = 0
+    """The tool's own price, reserved by the act of recording this."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCompleted:
-    """The result of a tool call, as the model will see it."""
+    """The result of a tool call, as the model will see it. Recording it settles the tool's price, if it has one."""
 
     TYPE: ClassVar[str] = "tool.completed"
     call_id: str
@@ -183,6 +194,7 @@ class ToolCompleted:
     content: str
     is_error: bool
     seconds: float = 0.0
+    settled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

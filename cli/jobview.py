@@ -126,6 +126,8 @@ def print_ledger(rows: Sequence[Json]) -> None:
     cells.append(("total", f"{len(rows)} calls", *(totals[name] for name in USAGE), "", totals["cost_usd"], ""))
     columns = ("step", "model", "input", "output", "cache read", "cache write", "reserved $", "settled $", "why")
     output.print_table(columns, cells, totals=True)
+    if prompt := sum(totals[name] for name in USAGE if name != "output_tokens"):
+        output.say(f"cache: {100 * totals['cache_read_tokens'] / prompt:.0f} % of the input was read from it")
 
 
 def ledger_totals(rows: Iterable[Json]) -> Json:

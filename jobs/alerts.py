@@ -28,13 +28,16 @@ class Message:
 
     @property
     def name(self) -> str:
+        """Its field in the outbox."""
         return f"{self.alert.id}|{self.channel}"
 
     def dump(self) -> str:
+        """The message as JSON."""
         return json.dumps({"alert": asdict(self.alert), "channel": self.channel, "due_ms": self.due_ms})
 
     @classmethod
     def parse(cls, text: bytes) -> Message:
+        """The message of a JSON text."""
         raw = json.loads(text)
         return cls(Alert(**raw["alert"]), raw["channel"], raw["due_ms"])
 
@@ -64,7 +67,7 @@ class AlertBoard:
     async def outbox(self) -> list[Message]:
         """The messages that no channel has taken yet, oldest first."""
         found = map(Message.parse, await self._link.command("HVALS", keys.ALERT_OUTBOX))
-        return sorted(found, key=lambda message: (message.alert.at_ms, message.alert.type))
+        return sorted(found, key=lambda message: message.alert.at_ms)
 
     async def remove(self, message: Message) -> None:
         """Takes a message out of the outbox."""

@@ -162,9 +162,10 @@ class _Books:
             elif incomplete if window == "total" else any(day.startswith(window) for day in incomplete):
                 found.unchecked[window] = PRUNED
             elif key in after or not self._expired(key, today):
-                rows = self._totals[key]
-                is_set = key.startswith(keys.CHARGED_PREFIX)
-                found.compare(key, after.get(key, Counter()), Counter(dict.fromkeys(rows, 1)) if is_set else rows)
+                recorded, rows = after.get(key, Counter()), self._totals[key]
+                if key.startswith(keys.CHARGED_PREFIX):  # a job may be in it for a call that was never made
+                    recorded, rows = Counter(dict.fromkeys(recorded & rows, 1)), Counter(dict.fromkeys(rows, 1))
+                found.compare(key, recorded, rows)
         return found
 
     def _compare_job(self, found: Audit, job_id: str, record: Record, *, anything_pruned: bool) -> None:

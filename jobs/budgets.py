@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from agent_core.types import AtLimit, Json, usd
+from agent_core.types import AtLimit, Json, Refusal, usd
 from jobs import actions, keys
 from jobs.errors import ConflictError, InvalidError, NotFoundError
 from jobs.store import JobStore
@@ -117,6 +117,20 @@ class Budgets:
         pairs = raw.items() if isinstance(raw, dict) else zip(raw[::2], raw[1::2], strict=True)
         return await self._standings(tenant, [_parse(*pair) for pair in sorted(pairs)])
 
+    async def let_go_if_changed(self, tenant: str, job_id: str, refusal: Refusal) -> None:
+        """Resumes a job that was just held when the limit that refused its call is no longer what it was.
+
+        Who changed it after the refusal and before the hold could not see that the job waits for it.
+        """
+        if refusal.scope == "job":  # its own budget: that is raised by whoever resumes it
+            return
+        own = f"{refusal.scope}|{refusal.period}"
+        default = f"{refusal.scope.partition(':')[0]}:*|{refusal.period}"
+        texts = await self._link.command("HMGET", keys.budgets(tenant), own, default)
+        if _limit(texts[0] or texts[1], refusal) != refusal.limit:
+            with suppress(ConflictError, NotFoundError):  # someone else was quicker
+                await actions.resume(self._store, tenant, job_id)
+
     async def _standings(self, tenant: str, budgets: list[ScopeBudget]) -> list[Standing]:
         seconds, _ = await self._link.command("TIME")
         windows = [window_of(budget.period, int(seconds)) for budget in budgets]
@@ -163,6 +177,13 @@ def window_of(period: Period, seconds: int) -> str:
     """The window of a period that a time since the epoch falls into."""
     day = datetime.fromtimestamp(seconds, UTC).date().isoformat()
     return {"total": "total", "month": day[:7], "day": day}[period]
+
+
+def _limit(text: bytes | None, refusal: Refusal) -> int | None:
+    """What a budget as it is written limits in the refusal's unit, None when it stops nobody there."""
+    limits = json.loads(text) if text else {}
+    amount: int | None = limits.get("micros" if refusal.unit == "usd" else "tokens")
+    return amount if limits.get("at_limit") == refusal.at_limit else None
 
 
 def _parse(field: bytes, text: bytes) -> ScopeBudget:

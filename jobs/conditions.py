@@ -167,6 +167,7 @@ class Conditions:
         if not samples or (samples[-1][1] != total and now_ms - samples[-1][0] >= SAMPLE_MS):
             await asyncio.gather(
                 self._link.command("ZADD", key, now_ms, f"{now_ms}:{total}"),
+                self._link.command("ZREMRANGEBYSCORE", key, "-inf", hour_ago - USUAL_MS),
                 self._link.command("PEXPIRE", key, USUAL_MS + 2 * HOUR_MS),
             )
         before = [sample for sample in samples if sample[0] <= hour_ago]

@@ -158,7 +158,8 @@ class Estimator:
             raise InvalidError(str(exc), code="unknown_price") from None
         if budget.at_limit == "warn":
             return []
-        limits = [budget.micros, micros if budget.tokens is not None else None]
+        fees = any(tool.get("price_usd") for tool in agent.definition["tools"])  # which no limit of tokens holds
+        limits = [budget.micros, None if budget.tokens is None or fees else micros]
         return [Bound(limit, "job") for limit in limits if limit is not None]
 
     async def _outer_bounds(self, tenant: str, spec: JobSpec) -> list[Bound]:

@@ -83,34 +83,70 @@ def dump(data: Json) -> str:
 
 
 def ledger_rows(job_id: str, lines: Iterable[Line]) -> list[Json]:
-    """The money rows of a job: one for each attempt at a model call, an open reservation included.
+    """The money rows of a job: one for each attempt at a model call and each call of a tool that has a price.
 
-    A row is of the time of its reservation; `tokens` is what it counts for where tokens are limited. Lines of attempt 0
-    were copied by a fork and were paid for by another job.
+    An open reservation is a row too. A row is of the time of its reservation; `tokens` is what it counts for where
+    tokens are limited. Lines of attempt 0 were copied by a fork and were paid for by another job.
     """
     rows: dict[str, Json] = {}
     for line in lines:
-        if line.attempt == 0 or line.type not in ("model.started", "model.completed", "model.failed"):
+        if line.attempt == 0:
             continue
-        data = line.data
-        closed = line.type != "model.started"
-        opened = rows.get(data["call_id"], {"created_at": rfc3339(line.ms), "tokens": data.get("tokens", 0)})
-        used = Usage()
-        used.count(data.get("usage"))
-        rows[data["call_id"]] = {
-            "id": data["call_id"],
-            "job_id": job_id,
-            "attempt": line.attempt,
-            "step": data["step"],
-            "kind": "model",
-            "role": data.get("role", "executor"),
-            "model": data["model"],
-            "usage": data.get("usage"),
-            "tokens": used.tokens if closed and data["reason"] != "worst_case" else opened["tokens"],
-            "price_version": data.get("price_version"),
-            "reserved_usd": usd(data["reserved"]),
-            "settled_usd": usd(data["settled"]) if closed else None,
-            "reason": data["reason"] if closed else "reserved",
-            "created_at": opened["created_at"],
-        }
+        match line.type:
+            case "model.started" | "model.completed" | "model.failed":
+                row = _model_row(line, rows.get(line.data["call_id"], {}))
+            case "tool.requested" | "tool.completed" | "tool.charged":
+                row = _tool_row(line, rows.get(line.data["call_id"], {}))
+            case "tool.reconciled" if line.data["decision"] == "not_happened":
+                rows.pop(line.data["call_id"], None)
+                continue
+            case _:
+                continue
+        if row:
+            rows[line.data["call_id"]] = {"id": line.data["call_id"], "job_id": job_id, "attempt": line.attempt, **row}
     return list(rows.values())
+
+
+def _model_row(line: Line, opened: Json) -> Json:
+    data, closed = line.data, line.type != "model.started"
+    used = Usage()
+    used.count(data.get("usage"))
+    reserved_tokens = opened.get("tokens", data.get("tokens", 0))
+    return {
+        "step": data["step"],
+        "kind": "model",
+        "role": data.get("role", "executor"),
+        "model": data["model"],
+        "usage": data.get("usage"),
+        "tokens": used.tokens if closed and data["reason"] != "worst_case" else reserved_tokens,
+        "price_version": data.get("price_version"),
+        "reserved_usd": usd(data["reserved"]),
+        "settled_usd": usd(data["settled"]) if closed else None,
+        "reason": data["reason"] if closed else "reserved",
+        "created_at": opened.get("created_at", rfc3339(line.ms)),
+    }
+
+
+def _tool_row(line: Line, opened: Json) -> Json:
+    """The row of a tool's own price, empty without one. The tool's name stands where a model has its id."""
+    data = line.data
+    if line.type == "tool.requested":
+        if not data.get("reserved"):
+            return {}
+        still_open = bool(opened) and opened["settled_usd"] is None  # an attempt went on with the call of another
+        return {
+            "step": data["step"],
+            "kind": "tool",
+            "role": "tool",
+            "model": data["name"],
+            "usage": None,
+            "tokens": 0,
+            "price_version": None,
+            "reserved_usd": usd(data["reserved"]),
+            "settled_usd": None,
+            "reason": "reserved",
+            "created_at": opened["created_at"] if still_open else rfc3339(line.ms),
+        }
+    if not opened:
+        return {}
+    return {**opened, "settled_usd": usd(data.get("settled", 0)), "reason": data.get("reason", "settled")}

@@ -52,6 +52,7 @@ BUDGETS_PREFIX = f"{PREFIX}budgets:"
 METER_PREFIX = f"{PREFIX}meter:"
 USAGE_PREFIX = f"{PREFIX}usage:"
 CHARGED_PREFIX = f"{PREFIX}charged:"
+SAMPLES_PREFIX = f"{PREFIX}samples:"
 KILL_EVIDENCE_PREFIX = f"{PREFIX}kill_evidence:"
 STOPPED_PREFIX = f"{PREFIX}stopped:"
 WAKE_PREFIX = f"{PREFIX}wake:"
@@ -169,7 +170,7 @@ def meter(tenant: str, scope: str, window: str) -> str:
 
 def samples(tenant: str, agent: str, version: str, service: str) -> str:
     """List: what the newest jobs of an agent's version came to, for estimates; a batch's calls cost less."""
-    return f"{PREFIX}samples:{tenant}:{agent}:{version}:{service}"
+    return f"{SAMPLES_PREFIX}{tenant}:{agent}:{version}:{service}"
 
 
 def usage(tenant: str, day: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent_core.types import (
     USAGE_FIELDS,
@@ -15,6 +16,9 @@ from agent_core.types import (
     ModelStarted,
     ModelSubmitted,
     Refusal,
+    ToolCompleted,
+    ToolReconciled,
+    ToolRequested,
     Usage,
 )
 from jobs import keys
@@ -38,6 +42,8 @@ class Money:
 
 
 NO_MONEY = Money()
+TOOL = "tool"
+"""The role of a tool's own price. Its reservation outlives a lease: the next attempt has the same call still open."""
 NAMES = json.dumps(keys.money_names())
 
 
@@ -52,6 +58,12 @@ def money_of(entries: Iterable[Entry]) -> Money:
                 money.submit.append({"call_id": call_id, "batch_id": batch_id, "look_ms": FIRST_LOOK_MS})
             case ModelCompleted() | ModelFailed():
                 money.settle.append(_bill(entry))
+            case ToolRequested(reserved=price) if price:
+                money.reserve.append(_fee(entry, reserved=price))
+            case ToolCompleted(settled=price) if price:
+                money.settle.append(_fee(entry, settled=price, counters={}))
+            case ToolReconciled(decision="not_happened"):
+                money.settle.append(_fee(entry, settled=0, counters={}, calls=0))
             case _:
                 pass
     return money
@@ -88,6 +100,12 @@ def _reservation(call: ModelStarted) -> Json:
         "tokens": call.tokens,
         "price_version": call.price_version,
     }
+
+
+def _fee(entry: ToolRequested | ToolCompleted | ToolReconciled, **amounts: Any) -> Json:
+    """A tool's own price: it has no tokens, and stands in the usage by the tool's name where a model has its id."""
+    about = {"call_id": entry.call_id, "step": entry.step, "model": entry.name, "role": TOOL, "tokens": 0}
+    return {**about, "price_version": TOOL, **amounts}
 
 
 def _bill(entry: ModelCompleted | ModelFailed) -> Json:

@@ -310,7 +310,7 @@ class MemoryStore:
         gone = ["stop_reason"]
         if record["status"] == "running" or ends:
             failed, reached = self.shelf.accounts.settle_open(job_id, ends=ends)
-            self._append_all(job_id, record, [("model.failed", data) for data in failed], reached)
+            self._append_all(job_id, record, failed, reached)
         if record["status"] == "running":
             record["ran_ms"] = str(int(record.get("ran_ms", 0)) + self.shelf.clock() - int(record["since_ms"]))
             self.shelf.leases.pop(lease, None)

@@ -56,6 +56,8 @@ class MemoryAccounts:
 
     def reserve(self, job_id: str, call: Json) -> None:
         """Raises KilledError or BudgetError, and reserves nothing then."""
+        if call["call_id"] in self.open[job_id]:
+            return
         record, now = self.records[job_id], self.clock()
         for switch in ("global", f"tenant:{record['tenant']}", *_agents(record)):
             if switch in self.switches:
@@ -104,25 +106,29 @@ class MemoryAccounts:
         _add(record, "cost", bill["settled"])
         about = (record["agent"], record["user"], bill["model"], bill["role"])
         counted = self.usage[record["tenant"], call["day"]]
-        counted.update({(*about, "cost"): bill["settled"], (*about, "calls"): 1})
+        counted.update({(*about, "cost"): bill["settled"], (*about, "calls"): bill.get("calls", 1)})
         counted.update({(*about, name): amount for name, amount in bill["counters"].items()})
         more: dict[Unit, int] = {"usd": bill["settled"], "tokens": tokens}
         return [entry for limit in before for entry in _reached(limit, more[limit.unit])]
 
-    def settle_open(self, job_id: str, *, ends: bool) -> tuple[list[Json], list[Json]]:
-        """Settles at the worst case what nobody will settle any more: the calls, and what their settling reached."""
-        lost: list[Json] = []
+    def settle_open(self, job_id: str, *, ends: bool) -> tuple[list[tuple[str, Json]], list[Json]]:
+        """Settles at the worst case what nobody will settle any more: the entries of it, and what it reached."""
+        lost: list[tuple[str, Json]] = []
         reached: list[Json] = []
         for call in list(self.open[job_id].values()):
-            if not ends and "batch_id" in call:
+            if not ends and ("batch_id" in call or call["role"] == "tool"):
                 continue
             bill = {"call_id": call["call_id"], "settled": call["reserved"], "model": call["model"]}
             reached += self.settle(job_id, {**bill, "role": call["role"], "counters": {}})
+            data = {name: call[name] for name in ("call_id", "step", "price_version", "reserved")}
+            data |= {"settled": call["reserved"], "reason": "worst_case"}
+            if call["role"] == "tool":
+                lost.append(("tool.charged", {**data, "name": call["model"]}))
+                continue
             _add(self.records[job_id], "model_calls", 1)
-            kept = ("call_id", "step", "model", "role", "price_version", "reserved")
-            lost.append({**{name: call[name] for name in kept}, "code": "lost", "usage": None,
-                         "message": "the worker was lost during the call; it is settled at its worst case",
-                         "settled": call["reserved"], "reason": "worst_case"})  # fmt: skip
+            data |= {"model": call["model"], "role": call["role"], "code": "lost", "usage": None}
+            data["message"] = "the worker was lost during the call; it is settled at its worst case"
+            lost.append(("model.failed", data))
         return lost, reached
 
     def _charge(self, record: Record, day: str, in_job: str, in_meter: str, micros: int, tokens: int) -> None:

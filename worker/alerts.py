@@ -56,8 +56,8 @@ class Alerter:
         """One look, unless another worker has had one within the minute; whether it was made."""
         if not await self._link.command("SET", keys.ALERT_LOCK, 1, "NX", "PX", LOCK_MS):
             return False
-        seconds, micros = await self._link.command("TIME")
-        await self.look(int(seconds) * 1000 + int(micros) // 1000)
+        seconds, rest = await self._link.command("TIME")
+        await self.look(int(seconds) * 1000 + int(rest) // 1000)
         return True
 
     async def look(self, now_ms: int) -> None:

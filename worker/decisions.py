@@ -23,5 +23,6 @@ async def take_over(
         ]
         if decision["decision"] == "happened":
             result = await registry.as_told(intent.name, decision["result"], context(intent.call_id))
-            entries.append(ToolCompleted(intent.call_id, intent.step, intent.name, result.content, result.is_error))
+            about = (intent.call_id, intent.step, intent.name)
+            entries.append(ToolCompleted(*about, result.content, result.is_error, settled=intent.reserved))
         await commit(state, journal, *entries)

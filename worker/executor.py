@@ -35,6 +35,7 @@ from agent_core.types import (
 )
 from jobs import keys
 from jobs.batches import LONGEST_MS, BatchWaits
+from jobs.budgets import Budgets
 from jobs.errors import NotFoundError
 from jobs.estimate import remember
 from jobs.files import FileStore, JobArtifacts

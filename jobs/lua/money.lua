@@ -148,6 +148,7 @@ end
 -- reserves for a call; nil when every limit has room for it, else what the gravest refusal says, and how much room is left
 -- call: call_id, reserved (micro-dollars), tokens, and what its ledger row needs should nobody hear of it again
 local function reserve(account, call, now)
+  if redis.call('HEXISTS', account.key, 'r:' .. call.call_id) == 1 then return nil end
   local day, refusal, gravest, room = today(now), nil, 0, {}
   local function hold(limit, unit, most, settled, used, asked)
     if not most or limit.at_limit == 'warn' then return end
@@ -177,7 +178,7 @@ end
 
 -- settles a reservation, once; the days and limits are those of the reservation
 -- bill: call_id, settled (micro-dollars), tokens (left out: what was reserved), model, role, and counters (name ->
--- amount) for the day's usage
+-- amount) for the day's usage, in which it is one of `calls` (1 when left out)
 -- returns the data of a budget.reached entry for each limit of which a share was passed
 local function settle(account, bill, now)
   local raw = redis.call('HGET', account.key, 'r:' .. bill.call_id)
@@ -195,7 +196,7 @@ local function settle(account, bill, now)
   local usage = account.names.usage .. account.tenant .. ':' .. call.day
   local row = cjson.encode({ account.agent, account.user, bill.model, bill.role }) .. ':'
   redis.call('HINCRBY', usage, row .. 'cost', whole(bill.settled))
-  redis.call('HINCRBY', usage, row .. 'calls', 1)
+  redis.call('HINCRBY', usage, row .. 'calls', bill.calls or 1)
   for name, amount in pairs(bill.counters) do
     if amount ~= 0 then redis.call('HINCRBY', usage, row .. name, whole(amount)) end
   end
@@ -237,22 +238,27 @@ local function submit(account, call, now)
   redis.call('ZADD', account.names.batches, 'LT', whole(now + call.look_ms), call.batch_id)
 end
 
--- settles at the worst case what an attempt reserved and nobody will settle any more: until the job ends, not what a
--- batch has
--- returns the calls, each as the data of the model.failed entry that says so, and what `settle` returned of them
+-- settles at the worst case what an attempt reserved and nobody will settle any more: until the job ends, neither what a
+-- batch has nor the price of a tool, whose call the next attempt still has open
+-- returns the entries that say so, each as its type and data, and what `settle` returned of them
 local function settle_open(account, now, ends)
   local lost, reached, raw = {}, {}, redis.call('HGETALL', account.key)
   for i = 1, #raw, 2 do
     local call = string.sub(raw[i], 1, 2) == 'r:' and cjson.decode(raw[i + 1])
-    if call and (ends or not call.batch_id) then
+    if call and (ends or not (call.batch_id or call.role == 'tool')) then
       local bill = { call_id = call.call_id, settled = call.reserved, model = call.model, role = call.role, counters = {} }
       for _, about in ipairs(settle(account, bill, now)) do table.insert(reached, about) end
-      redis.call('HINCRBY', account.key, 'model_calls', 1)
-      table.insert(lost, {
-        call_id = call.call_id, step = call.step, model = call.model, role = call.role, code = 'lost',
-        message = 'the worker was lost during the call; it is settled at its worst case', usage = cjson.null,
-        price_version = call.price_version, reserved = call.reserved, settled = call.reserved, reason = 'worst_case',
-      })
+      local data = { call_id = call.call_id, step = call.step, price_version = call.price_version,
+        reserved = call.reserved, settled = call.reserved, reason = 'worst_case' }
+      if call.role == 'tool' then
+        data.name = call.model
+        table.insert(lost, { 'tool.charged', data })
+      else
+        redis.call('HINCRBY', account.key, 'model_calls', 1)
+        data.model, data.role, data.code, data.usage = call.model, call.role, 'lost', cjson.null
+        data.message = 'the worker was lost during the call; it is settled at its worst case'
+        table.insert(lost, { 'model.failed', data })
+      end
     end
   end
   return lost, reached

@@ -30,8 +30,8 @@ end
 local target, session = ARGV[3], record[5] and record[5] ~= ''
 if record[8] and record[8] ~= '0' and (status == 'running' or ended[target]) then
   local lost, reached = settle_open(open_account(cjson.decode(ARGV[17]), ARGV[1]), now, ended[target])
-  for _, call in ipairs(lost) do
-    redis.call('XADD', KEYS[2], '*', 't', 'model.failed', 'a', record[3], 'd', cjson.encode(call))
+  for _, entry in ipairs(lost) do
+    redis.call('XADD', KEYS[2], '*', 't', entry[1], 'a', record[3], 'd', cjson.encode(entry[2]))
   end
   for _, about in ipairs(reached) do
     redis.call('XADD', KEYS[2], '*', 't', 'budget.reached', 'a', record[3], 'd', cjson.encode(about))

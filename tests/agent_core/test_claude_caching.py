@@ -101,8 +101,8 @@ async def test_an_agent_may_have_its_prompts_kept_for_an_hour(simulated: ClaudeM
 
 
 async def test_no_request_changes_a_byte_of_the_one_before() -> None:
-    model = ScriptedModel([calls(("slow", {"zebra": 3, "apple": 1, "notes": {}}), ("look", {"at": 1})), calls(("look", {"at": 2})),
-                           says("done")])  # fmt: skip
+    both = calls(("slow", {"zebra": 3, "apple": 1, "notes": {}}), ("look", {"at": 1}))
+    model = ScriptedModel([both, calls(("look", {"at": 2})), says("done")])
     task = {"role": "user", "content": "go on"}
     await play(counting(), make_ports(model), State([task]))
     again = ScriptedModel(model.replies)

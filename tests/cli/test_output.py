@@ -68,6 +68,15 @@ def test_the_ledger_adds_up_to_the_usage():
     assert jobview.agrees(USAGE, jobview.ledger_totals(ROWS))
 
 
+@pytest.mark.parametrize(("rows", "said"), [(ROWS, "cache: 20 % of the input was read from it\n"), (ROWS[2:], "")])
+def test_the_ledger_says_how_much_of_the_input_came_from_the_cache(rows, said, capsys):
+    shown = {"step": 1, "model": "m", "reserved_usd": "1", "reason": "settled"}
+    jobview.print_ledger([{**row, **shown} for row in rows])
+    printed = capsys.readouterr()
+    assert printed.err == said
+    assert printed.out.splitlines()[-1].startswith("total\t")
+
+
 @pytest.mark.parametrize("changed", [{"cost_usd": "0.12001"}, {"output_tokens": 7}, {"cache_read_tokens": 0}])
 def test_a_ledger_that_does_not_add_up_is_noticed(changed):
     assert not jobview.agrees({**USAGE, **changed}, jobview.ledger_totals(ROWS))

@@ -65,14 +65,25 @@ class Client:
 
     async def post(self, path: str, body: Json) -> Json:
         """Sends something until it is answered."""
+        return await self.send("POST", path, body)
+
+    async def send(self, method: str, path: str, body: Json | None = None) -> Json:
+        """Asks for something until it is answered."""
         for _ in range(MOST_TRIES):
-            answer = await self._ask("POST", path, body)
+            answer = await self._ask(method, path, body)
             if answer is not None:
                 assert answer.status_code < 300, answer.text
                 found: Json = answer.json()
                 return found
             await asyncio.sleep(RETRY_SECONDS)
         pytest.fail(f"{path} was never answered")
+
+    async def refusal(self, path: str, body: Json) -> Json:
+        """The problem with which something is refused."""
+        answer = await self._http.post(path, json=body)
+        assert answer.status_code >= 400, answer.text
+        problem: Json = answer.json()
+        return problem
 
     async def hang_up(self, path: str, body: Json, *, after: float) -> None:
         """Sends something and closes the connection after so many seconds, answered or not."""

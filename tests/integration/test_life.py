@@ -203,7 +203,7 @@ async def test_what_happened_is_counted_for_the_fleet_and_for_the_process(platfo
         return found if expected.items() <= found.items() else None
 
     found = await eventually(counted, "the counters of two jobs")
-    for name in (f"tokens_total|{model}|input", f"tokens_total|{model}|output", f"cost_usd_total|tester|{model}",
+    for name in (f"tokens_total|{model}|cache_write", f"tokens_total|{model}|output", f"cost_usd_total|tester|{model}",
                  "queue_wait_seconds|sum", "job_duration_seconds|sum", "model_call_seconds|sum"):  # fmt: skip
         assert found[name] > 0, name
     scraped = await asyncio.to_thread(fetch, f"http://127.0.0.1:{port}/metrics")

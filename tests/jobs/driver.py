@@ -20,6 +20,15 @@ from jobs.store import Attempt, Idempotency, JobStore, Moved
 from jobs.testing import MemoryStore
 
 TENANT = "acme"
+OUTLIVES_JOBS = (
+    keys.METER_PREFIX,
+    keys.USAGE_PREFIX,
+    keys.CHARGED_PREFIX,
+    keys.KILL_EVIDENCE_PREFIX,
+    keys.SAMPLES_PREFIX,
+    keys.TENANTS,
+)
+"""How keys begin that are of tenants, and not of any one job."""
 HOUR_MS = 3_600_000
 ENDED_LEASE = -1
 """Seconds of a lease that has ended when it begins: so no test waits for one."""
@@ -43,8 +52,18 @@ class Driver:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    async def submit(self, *, key: Idempotency | None = None, tenant: str = TENANT, **spec: Any) -> Job:
-        submitted = await self.store.submit(tenant, replace(SPEC, **spec), Budget(), idempotency=key)
+    async def submit(
+        self,
+        *,
+        key: Idempotency | None = None,
+        tenant: str = TENANT,
+        budget: Budget | None = None,
+        parent: Job | None = None,
+        **fields: Any,
+    ) -> Job:
+        spec = replace(SPEC, **fields)
+        spec = spec if parent is None else spec.under(parent)
+        submitted = await self.store.submit(tenant, spec, budget or Budget(), idempotency=key)
         return submitted.job
 
     async def claim(
@@ -123,6 +142,8 @@ class Driver:
             job = await self.store.get(None, job_id)
             if job.status == "scheduled":
                 await self.store.move(job, "due")
+            elif job.status == "paused":
+                await self.store.move(job, "resume")
             else:
                 await self.store.undefer(job_id)
                 await self.store.release(job_id)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import count
+from typing import Any
 
 from agent_core.errors import BudgetError
 from agent_core.types import (
@@ -16,9 +18,11 @@ from agent_core.types import (
     Role,
     entry_to_json,
 )
+from jobs.budgets import Budgets
 from jobs.money import money_of
+from jobs.ports import Store
 from jobs.records import Job
-from jobs.store import Attempt, Hold, JobStore
+from jobs.store import Attempt, Hold
 from tests.jobs.driver import Driver
 
 USAGE = {
@@ -31,17 +35,27 @@ TOKENS = 427
 NUMBERS = count(1)
 
 
+async def write(store: Store, job_id: str, token: str, number: int, *entries: Entry) -> int:
+    """A numbered write of the loop's entries, with the money that they move."""
+    counters: Counter[str] = Counter()
+    for entry in entries:
+        usage = getattr(entry, "usage", None) or {}
+        counters.update({name: usage[field] for name, field in USAGE_FIELDS if usage.get(field)})
+    lines = [(entry.TYPE, entry_to_json(entry)) for entry in entries]
+    return await store.record(job_id, token, number, counters, lines, money_of(entries))
+
+
 class Spender:
     """A running job. Amounts are micro-dollars."""
 
-    def __init__(self, store: JobStore, job: Job, attempt: Attempt) -> None:
+    def __init__(self, store: Store, job: Job, attempt: Attempt) -> None:
         self.store = store
         self.job = job
         self.attempt = attempt
         self.written = 0
 
     @classmethod
-    async def start(cls, store: JobStore, **spec: object) -> Spender:
+    async def start(cls, store: Store, **spec: Any) -> Spender:
         return cls(store, *await Driver(store).start(**spec))
 
     async def begin(self, reserved: int = 900, tokens: int = 2000, model: str = "m", role: Role = "executor") -> str:
@@ -87,6 +101,7 @@ class Spender:
         """Pauses the job for a refusal, as its worker does."""
         hold = Hold(refusal.held_by, refusal.until_ms)
         await self.store.move(self.job, "hold", attempt=self.attempt, stop_reason="budget_exceeded", hold=hold)
+        await Budgets(self.store).let_go_if_changed(self.job.tenant, self.job.id, refusal)
 
     async def finish(self, action: str = "complete") -> None:
         await self.store.move(self.job, action, attempt=self.attempt, stop_reason="end_turn")
@@ -96,8 +111,4 @@ class Spender:
 
     async def _write(self, entry: Entry) -> None:
         self.written += 1
-        usage = getattr(entry, "usage", None) or {}
-        counters = {name: usage[field] for name, field in USAGE_FIELDS if usage.get(field)}
-        lines = [(entry.TYPE, entry_to_json(entry))]
-        token = self.attempt.token
-        await self.store.record(self.job.id, token, self.written, counters, lines, money_of([entry]))
+        await write(self.store, self.job.id, self.attempt.token, self.written, entry)

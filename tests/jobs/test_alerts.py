@@ -66,6 +66,8 @@ async def test_of_two_that_find_the_same_one_raises_it(board: AlertBoard, redis_
     assert len(await board.outbox()) == 2
     resolved = await asyncio.gather(*(one.update([], NOW + 600, CHANNELS) for one in boards))
     assert sum(map(len, resolved)) == 1
+    ids = [alert.details["alert_id"] for alerts in (*raised, *resolved) for alert in alerts]
+    assert ids[0] == ids[1]
     assert len(await board.outbox()) == 4
     await another.aclose()
 
@@ -74,8 +76,9 @@ async def test_the_outbox_has_a_message_for_each_channel_in_order(board: AlertBo
     (first,) = await board.update([OTHER], NOW, CHANNELS)
     second, third = await board.update([FINDING], NOW + 1, CHANNELS)
     messages = await board.outbox()
-    assert [m.alert.id for m in messages if m.channel == "slack"] == [first.id, second.id, third.id]
-    assert [m.alert for m in messages if m.channel == "webhook"] == [first, second, third]
+    for channel in CHANNELS:
+        at_channel = [m.alert for m in messages if m.channel == channel]
+        assert at_channel in ([first, second, third], [first, third, second])  # those two came at once
     assert {m.due_ms for m in messages} == {NOW, NOW + 1}
 
     await board.remove(messages[0])
@@ -87,12 +90,6 @@ async def test_the_outbox_has_a_message_for_each_channel_in_order(board: AlertBo
     for message in left:
         await board.remove(message)
     assert not await link.command("EXISTS", keys.ALERT_OUTBOX)
-
-
-async def test_what_is_raised_and_over_at_once_is_told_in_that_order(board: AlertBoard) -> None:
-    await board.update([OTHER], NOW, CHANNELS)
-    await board.update([], NOW, CHANNELS)
-    assert [m.alert.type for m in await board.outbox() if m.channel == "slack"] == ["alert.raised", "alert.resolved"]
 
 
 async def test_without_a_channel_an_alert_is_raised_all_the_same(board: AlertBoard) -> None:

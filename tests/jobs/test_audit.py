@@ -145,6 +145,17 @@ async def test_an_ended_job_with_an_open_call_is_a_leak(link: RedisLink, running
     assert found(await audit(link, TENANT)) == [(keys.job(running.job.id), "open", 1, 0)]
 
 
+async def test_a_job_that_was_charged_nothing_may_stand_among_the_charged(
+    link: RedisLink, running: Spender, today: str
+) -> None:
+    await link.command("SADD", keys.charged(TENANT, today), running.job.id)
+    yesterday = (date.fromisoformat(today) - timedelta(days=1)).isoformat()
+    await link.command("SADD", keys.charged(TENANT, yesterday), running.job.id)
+    assert found(await audit(link, TENANT)) == []
+    await link.command("SREM", keys.charged(TENANT, today), running.job.id)
+    assert found(await audit(link, TENANT)) == [(keys.charged(TENANT, today), running.job.id, 0, 1)]
+
+
 # ---- what cannot be checked
 
 

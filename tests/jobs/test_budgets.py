@@ -192,3 +192,48 @@ async def test_a_job_that_was_cancelled_while_it_was_held_stays_so(budgets: Budg
     await store.link.command("HSET", keys.job(spender.job.id), "status", "cancelled")
     await budgets.put(TENANT, budget("user:u1", 5000))
     assert await spender.status() == "cancelled"
+
+
+# ---- a change between a refusal and the hold
+
+
+@pytest.mark.parametrize("default", [True, False])
+async def test_a_budget_that_is_changed_just_before_the_job_is_held_lets_it_go(
+    budgets: Budgets, store: JobStore, default: bool
+) -> None:
+    await budgets.put(TENANT, budget("user:*" if default else "user:u1", 100))
+    spender = await Spender.start(store, user="u1")
+    refusal = await spender.refused()
+    await budgets.put(TENANT, budget("user:u1", 5000))
+    await spender.hold(refusal)
+    assert await spender.status() == "queued"
+
+
+@pytest.mark.parametrize("way", ["removed", "warns"])
+async def test_a_budget_that_stops_nobody_any_more_holds_nobody(budgets: Budgets, store: JobStore, way: str) -> None:
+    await budgets.put(TENANT, budget("agent:clerk", 100))
+    spender = await Spender.start(store)
+    refusal = await spender.refused()
+    if way == "removed":
+        await budgets.remove(TENANT, "agent:clerk", "day")
+    else:
+        await budgets.put(TENANT, budget("agent:clerk", 100, at="warn"))
+    await spender.hold(refusal)
+    assert await spender.status() == "queued"
+
+
+@pytest.mark.parametrize("scope", ["job:*", "tenant", "session:*", None])
+async def test_a_job_stays_held_when_its_limit_is_as_it_was(
+    budgets: Budgets, store: JobStore, scope: str | None
+) -> None:
+    """None is the job's own limit."""
+    if scope is None:
+        spender = await Spender.start(store, session_id="s")
+        await store.link.command("HSET", keys.job(spender.job.id), "limit_micros", 100, "at_limit", "pause")
+    else:
+        await budgets.put(TENANT, budget(scope, 100, period="total"))
+        spender = await Spender.start(store, session_id="s")
+    refusal = await spender.refused()
+    await budgets.put(TENANT, budget("user:u1", 5000))
+    await spender.hold(refusal)
+    assert await spender.status() == "paused"

@@ -390,6 +390,12 @@ async def test_the_tokens_of_a_job_bound_it_where_its_dollars_do_not(desk: Desk)
     assert (await desk.estimate(budget=Budget(usd="0.001", tokens=1000)))["worst_case_usd"] == "0.001"
 
 
+async def test_tokens_do_not_bound_what_tools_cost_by_themselves(desk: Desk):
+    await desk.publish("v1", tools=[{"name": "free"}, {"name": "search", "price_usd": "0.01"}])
+    assert (await desk.estimate(budget=Budget(usd=None, tokens=1000)))["worst_case_usd"] is None
+    assert (await desk.estimate(budget=Budget(usd="0.5", tokens=1000)))["worst_case_usd"] == "0.5"
+
+
 @pytest.mark.parametrize("fields", [{"model": "nobodys-model"}, {"models": {"planner": "nobodys-model"}}])
 async def test_an_unknown_price_is_refused(desk: Desk, fields: dict[str, Any]):
     await desk.publish("v1", **fields)

@@ -134,3 +134,13 @@ def test_the_tokens_of_a_row_are_those_of_its_usage_unless_it_is_settled_at_the_
         }
         (row,) = ledger_rows("j", [Line("1-0", "model.started", 1, started), Line("2-0", "model.completed", 1, closed)])
         assert row["tokens"] == tokens
+
+
+def test_a_priced_tool_call_that_another_attempt_goes_on_with_keeps_the_time_of_its_reservation() -> None:
+    asked = {"call_id": "t", "step": 1, "name": "order", "reserved": 5}
+    made_again = [Line("1-0", "tool.requested", 1, asked), Line("9-0", "tool.requested", 2, asked)]
+    (row,) = ledger_rows("j", made_again)
+    assert (row["created_at"], row["attempt"]) == ("1970-01-01T00:00:00.001Z", 2)
+    reconciled = Line("5-0", "tool.reconciled", 2, {"call_id": "t", "step": 1, "decision": "not_happened"})
+    (row,) = ledger_rows("j", [made_again[0], reconciled, made_again[1]])
+    assert row["created_at"] == "1970-01-01T00:00:00.009Z", "it is another reservation"

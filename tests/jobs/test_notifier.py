@@ -17,7 +17,13 @@ from tests.receiver import Answer, Receiver
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 ALERT = Alert(
-    "alert_1_raised", "alert.raised", 1_800_000_000_000, "error_rate", "acme", "3 of <9> jobs failed", {"n": 3}
+    "alert_1_raised",
+    "alert.raised",
+    1_800_000_000_000,
+    "error_rate",
+    "acme",
+    "3 of <9> of one's & others' failed",
+    {"n": 3},
 )
 
 
@@ -50,7 +56,7 @@ async def test_a_webhook_is_signed_as_standard_webhooks_says(receiver: Receiver)
     assert Webhook(SECRET).verify(sent.body, sent.headers) == {
         "type": "alert.raised",
         "timestamp": "2027-01-15T08:00:00.000Z",
-        "data": {"condition": "error_rate", "tenant": "acme", "summary": "3 of <9> jobs failed", "n": 3},
+        "data": {"condition": "error_rate", "tenant": "acme", "summary": "3 of <9> of one's & others' failed", "n": 3},
     }
     with pytest.raises(WebhookVerificationError):
         Webhook("whsec_" + base64.b64encode(b"other" * 6).decode()).verify(sent.body, sent.headers)
@@ -62,18 +68,20 @@ async def test_slack_gets_a_text_in_which_nothing_is_markup(receiver: Receiver) 
     assert (await Notifier([SlackChannel(f"{receiver.url}/services/T0/B0/x")]).send(ALERT))["slack"].delivered
     (sent,) = receiver.received
     assert sent.path == "/services/T0/B0/x"
-    assert sent.json == {"text": "Nightshift alert: 3 of &lt;9&gt; jobs failed"}
+    assert sent.json == {"text": "Nightshift alert: 3 of &lt;9&gt; of one's &amp; others' failed"}
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 async def test_telegram_gets_a_message_of_the_bot(receiver: Receiver, slash: str) -> None:
-    resolved = Alert("alert_1_resolved", "alert.resolved", 0, "error_rate", "acme", "3 of <9> jobs failed")
+    resolved = Alert(
+        "alert_1_resolved", "alert.resolved", 0, "error_rate", "acme", "3 of <9> of one's & others' failed"
+    )
     assert (await Notifier([TelegramChannel(receiver.url + slash, "12:ab", "-100")]).send(resolved))[
         "telegram"
     ].delivered
     (sent,) = receiver.received
     assert sent.path == "/bot12:ab/sendMessage"
-    assert sent.json == {"chat_id": "-100", "text": "Nightshift alert resolved: 3 of <9> jobs failed"}
+    assert sent.json == {"chat_id": "-100", "text": "Nightshift alert resolved: 3 of <9> of one's & others' failed"}
 
 
 async def test_what_may_pass_is_tried_again_with_the_same_id(receiver: Receiver, slept: Slept) -> None:

@@ -60,8 +60,14 @@ async def test_each_request_is_answered_as_if_it_had_been_sent_alone(client, scr
         assert found[name].message.to_dict(mode="json") == expected
 
 
-async def test_nothing_is_known_before_the_end(client, scripted):
+async def one_is_done(fetch):
+    await until(lambda: fetch("/_sim/calls"), lambda calls: "completed" in [call["outcome"] for call in calls])
+
+
+async def test_nothing_is_known_before_the_end(client, scripted, fetch):
     batch = await client.messages.batches.create(requests=requests(slow=scripted({"text": "x"}, latency=60), fast=ASK))
+    await one_is_done(fetch)
+    batch = await client.messages.batches.retrieve(batch.id)
     assert batch.processing_status == "in_progress"
     assert (batch.request_counts.processing, batch.request_counts.succeeded) == (2, 0)
     assert batch.ended_at is batch.results_url is batch.cancel_initiated_at is None
@@ -124,7 +130,7 @@ async def test_params_are_looked_at_when_the_batch_is_processed(client):
 async def test_a_cancelled_batch_keeps_what_was_done(client, scripted, fetch):
     asked = requests(slow=scripted({"text": "x"}, latency=60), fast=ASK)
     batch = await client.messages.batches.create(requests=asked)
-    await until(lambda: fetch("/_sim/calls"), lambda calls: "completed" in [call["outcome"] for call in calls])
+    await one_is_done(fetch)
     cancelled = await client.messages.batches.cancel(batch.id)
     assert cancelled.processing_status == "canceling"
     assert cancelled.cancel_initiated_at is not None

@@ -11,13 +11,14 @@ import pytest
 from agent_core import Agent, Budget, tool
 from agent_core.ports import Model
 from agent_core.testing import ScriptedModel
-from agent_core.types import Json
+from agent_core.types import Json, ModelCompleted, ModelStarted, ToolRequested
 from jobs import keys
 from jobs.files import FileStore
 from jobs.queue import Claim, queue_names
 from jobs.records import Job, JobSpec, Service
 from jobs.stats import Stats
 from jobs.store import Attempt, JobStore
+from worker.durable import DurableJournal, LiveText
 from worker.executor import Attempted, Executor
 from worker.reaper import Reaper
 
@@ -102,6 +103,18 @@ class Bench:
         claim = await self.claim(agent)
         await self.executor(made, agent).execute(Attempted(claim))
         return await self.job(claim.job_id)
+
+    async def intent(self, claim: Claim, agent: Agent, name: str, given: Json) -> str:
+        """Has an attempt ask for a tool call, and begin it; returns the call's id."""
+        assert claim.job is not None
+        live = LiveText(self.store, claim.job)
+        journal = DurableJournal(self.store, claim.job, claim.token, self.stats, live, on_cancel=lambda: None)
+        content = [{"type": "tool_use", "id": "toolu_0_0", "name": name, "input": given}]
+        reply = ("c1", 1, agent.model, content, "tool_use", {"input_tokens": 1, "output_tokens": 1}, "p", 100, 5)
+        await journal.record(ModelStarted("c1", 1, agent.model, 100, 10), ModelCompleted(*reply, "settled"))
+        effect, price = agent.registry.effect(name), agent.registry.price(name)
+        await journal.record(ToolRequested("toolu_0_0", 1, name, given, effect, price))
+        return "toolu_0_0"
 
     def attempt(self, claim: Claim) -> Attempt:
         return Attempt(claim.token, claim.queue)

@@ -15,12 +15,12 @@ from jobs.link import milliseconds
 from jobs.retention import DAY_MS, Pruned, Retention
 from jobs.store import JobStore
 from memory.session import SessionScope
+from tests.jobs.driver import OUTLIVES_JOBS
 from tests.worker.conftest import TENANT, Bench, make_agent
 from worker.pruner import Pruner
 from worker.runtime import make_pruner
 from worker.settings import Settings
 
-ACCOUNTS = (keys.METER_PREFIX, keys.USAGE_PREFIX, keys.CHARGED_PREFIX)
 OF_THE_FLEET = {keys.STATS, keys.RQ_QUEUES, keys.wake("default")}
 
 
@@ -41,10 +41,8 @@ async def held(store: JobStore) -> set[str]:
     found = {key.decode() for key in await store.link.command("KEYS", "*")}
     conversation = SessionScope(TENANT, "s").key
     assert conversation not in found or await store.link.command("TTL", conversation) > 0
-    accounts = {key for key in found if key.startswith(ACCOUNTS)}
-    for key in accounts - {key for key in accounts if key.endswith(":total")}:
-        assert await store.link.command("TTL", key) > 0
-    return found - OF_THE_FLEET - accounts - {conversation}
+    of_tenants = {key for key in found if key.startswith(OUTLIVES_JOBS)}
+    return found - OF_THE_FLEET - of_tenants - {conversation}
 
 
 def on_disk(folder: Path) -> set[Path]:
