@@ -255,6 +255,7 @@ class Executor:
         data = {"stop_reason": "budget_exceeded", "detail": refusal.detail, "budget": refusal.held_by}
         hold = Hold(refusal.held_by, refusal.until_ms)
         await self._store.move(job, "hold", data, attempt=attempt, stop_reason="budget_exceeded", hold=hold)
+        await Budgets(self._store).let_go_if_changed(job.tenant, job.id, refusal)
 
     async def _fail(
         self, job: Job, attempt: Attempt, stop_reason: str, code: str, message: str, output: str | None = None

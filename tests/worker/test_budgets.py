@@ -186,11 +186,11 @@ async def test_a_limit_that_only_warns_lets_the_job_go_on(bench: Bench):
 async def test_the_last_call_is_made_to_fit_and_the_agent_is_told(bench: Bench):
     looks = {**calls(("lookup", {"order_id": "1"})), "usage": {"input_tokens": 100, "output_tokens": 500}}
     model = ScriptedModel([looks, says("as far as I know")])
-    await bench.submit(budget=Budget(usd="0.013"))
+    await bench.submit(budget=Budget(usd="0.015"))
     job = await bench.run(model)
     assert (job.status, job.output) == ("completed", "as far as I know")
     last = model.requests[-1]
     assert last.extra["tool_choice"] == {"type": "none"}
     assert last.max_tokens < 512
     assert "Conclude now" in str(last.messages[-1])
-    assert job.counters["cost"] <= 12_000
+    assert job.counters["cost"] <= 15_000
