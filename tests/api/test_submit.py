@@ -27,6 +27,7 @@ async def test_a_job_is_accepted_and_can_be_read(api, echo):
         "session_id": "s1",
         "user": "u1",
         "priority": "high",
+        "service": "batch",
         "run_at": at(3600),
         "expires_at": at(7200),
         "budget": {"usd": "0.250", "seconds": 30, "tokens": None},
@@ -42,7 +43,7 @@ async def test_a_job_is_accepted_and_can_be_read(api, echo):
     assert job["agent_version"] == echo.version
     assert job["budget"] == {"usd": "0.25", "tokens": None, "steps": 25, "seconds": 30}
     assert job["usage"]["cost_usd"] == "0"
-    same = {"input", "session_id", "user", "priority", "tags", "metadata"}
+    same = {"input", "session_id", "user", "priority", "service", "tags", "metadata"}
     assert {name: job[name] for name in same} == {name: body[name] for name in same}
     assert (await api.get(f"/v1/jobs/{job['id']}")).json() == job
 
@@ -75,6 +76,7 @@ async def test_an_agent_nobody_published_is_refused_with_the_names_there_are(api
         ({"input": ""}, "input"),
         ({"input": 7}, "input"),
         ({"priority": "urgent"}, "priority"),
+        ({"service": "batched"}, "service"),
         ({"surprise": 1}, "surprise"),
         ({"budget": {"usd": "-1"}}, "budget.usd"),
         ({"budget": {"usd": True}}, "budget.usd"),

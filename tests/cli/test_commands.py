@@ -73,11 +73,13 @@ def test_every_option_of_submit_reaches_the_job(cli, platform: Up, tmp_path):
     (tmp_path / "b c.csv").write_text("y\n2\n")
     job = cli(
         "submit", "analyst", HELLO, "--file", "a.csv", "--file", "b c.csv", "--budget-usd", "0.25", "--max-steps", "3",
-        "--session", "s1", "--user", "u1", "--priority", "high", "--tag", "t1", "--tag", "t2", "--wait", "--json",
+        "--session", "s1", "--user", "u1", "--priority", "high", "--service", "standard", "--tag", "t1", "--tag", "t2",
+        "--wait", "--json",
     ).json  # fmt: skip
     assert len(job["files"]) == 2
     assert (job["budget"]["usd"], job["budget"]["steps"]) == ("0.25", 3)
     assert (job["session_id"], job["user"], job["priority"], job["tags"]) == ("s1", "u1", "high", ["t1", "t2"])
+    assert job["service"] == "standard"
 
 
 def test_an_idempotency_key_submits_once(cli, platform: Up):
@@ -203,6 +205,7 @@ def test_a_key_is_made_used_and_revoked(cli, platform: Up, monkeypatch):
         (["submit", "nobody", "hello"], "there are: analyst"),
         (["submit", "analyst", "hello", "--budget-usd", "lots"], "usd"),
         (["submit", "analyst", "hello", "--priority", "top"], "priority"),
+        (["submit", "analyst", "hello", "--service", "express"], "service"),
         (["jobs", "--status", "odd"], "status"),
         (["jobs", "--after", "nonsense"], "cursor"),
     ],

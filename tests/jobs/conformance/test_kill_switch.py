@@ -78,6 +78,7 @@ async def test_nothing_that_is_covered_is_claimed(driver: Driver, switch: str) -
     jobs = [await driver.submit(priority=priority) for priority in ("default", "high", "low")]
     await turn(driver, switch, on=True)
     assert await claimed(driver) == []
+    assert await driver.tickets() == (3 if switch == "global" else 0)
     assert {await driver.status(job) for job in jobs} == {"queued"}
     await turn(driver, switch, on=False)
     assert await claimed(driver) == [jobs[1].id, jobs[0].id, jobs[2].id]
@@ -224,6 +225,7 @@ async def test_a_job_that_comes_due_while_it_is_stopped_waits(driver: Driver, sw
     assert await driver.status(job) == "queued"
     assert await driver.claim(queues=queues) == []
     await turn(driver, switch, on=False)
+    assert await driver.store.tickets.depths() == {"fresh.default": 1}
     assert [claim.job_id for claim in await driver.claim(queues=queues)] == [job.id]
 
 
@@ -234,4 +236,5 @@ async def test_turning_a_switch_twice_is_no_error(driver: Driver) -> None:
         assert await claimed(driver) == []
     for _ in range(2):
         await turn(driver, CLERK, on=False)
+    assert await driver.tickets() == 1
     assert await claimed(driver) == [job.id]
