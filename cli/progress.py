@@ -78,7 +78,7 @@ class Progress:
             self.ended = None
         elif self.status in ("completed", "failed", "cancelled", "expired"):
             self.ended = at
-        self.now = JOB_WORDS.get(event["type"], self.status)
+        self.now = "waits for its batch" if "batch_id" in data else JOB_WORDS.get(event["type"], self.status)
 
     def _model(self, event: Json, data: Json) -> None:
         self.saying = ""
@@ -154,6 +154,10 @@ def _model_started(event: Json, data: Json) -> str:
     return f"step {data['step']}: {data['model']}, up to ${data['reserved_usd']} reserved"
 
 
+def _model_submitted(event: Json, data: Json) -> str:
+    return f"step {data['step']}: with the batch {data['batch_id']}"
+
+
 def _model_completed(event: Json, data: Json) -> str:
     usage = data.get("usage") or {}
     tokens = ", ".join(f"{usage[name]} {name.removesuffix('_tokens')}" for name in TOKENS if usage.get(name))
@@ -185,6 +189,7 @@ DETAILS: dict[str, Callable[[Json, Json], str]] = {
     "job.cancelled": _ended,
     "job.expired": _ended,
     "model.started": _model_started,
+    "model.submitted": _model_submitted,
     "model.completed": _model_completed,
     "model.failed": _model_failed,
     "tool.requested": _tool_requested,

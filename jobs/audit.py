@@ -190,7 +190,7 @@ class _Books:
         for day in days:
             charged = after.get(keys.charged(self.tenant, day))
             forgotten = charged is None and _age(day, today) > KEPT_DAYS["charged"]
-            if forgotten or False:
+            if forgotten or not self.records.keys() >= (charged or {}).keys():
                 incomplete.add(day)
         return incomplete
 

@@ -93,6 +93,15 @@ def test_each_event_is_one_plain_line_with_its_type(item):
     assert "\n" not in line
 
 
+def test_a_job_waits_for_its_batch():
+    submitted = event("model.submitted", 2, step=1, call_id="m1", batch_id="msgbatch_1")
+    assert describe(submitted) == "08:00:02 model.submitted  step 1: with the batch msgbatch_1"
+    progress = after(3)
+    for item in (submitted, event("job.queued", 3, status="queued", batch_id="msgbatch_1")):
+        progress.apply(item)
+    assert (progress.status, progress.now) == ("queued", "waits for its batch")
+
+
 def test_a_failure_says_why():
     line = describe(
         event("job.failed", status="failed", stop_reason="error", error={"code": "x", "message": "it\nbroke"})

@@ -12,6 +12,7 @@ from jobs import audit as audit_module
 from jobs import keys
 from jobs.audit import MOVED, PRUNED, Audit, audit
 from jobs.budgets import window_of
+from jobs.journal import Line
 from jobs.link import RedisLink
 from jobs.store import JobStore
 from tests.jobs.driver import SPEC, TENANT, Driver, attempt_of
@@ -203,19 +204,39 @@ async def test_a_meter_that_has_expired_is_no_difference(
     assert (key in {difference.key for difference in (await audit(link, TENANT)).differences}) != expired
 
 
+async def test_a_parent_may_have_paid_for_a_child_that_is_pruned(link: RedisLink, store: JobStore) -> None:
+    parent = await Spender.start(store)
+    child = await child_of(store, parent)
+    await child.spend(7)
+    await child.finish()
+    await link.command("DEL", keys.job(child.job.id), keys.journal(child.job.id))
+    result = await audit(link, TENANT)
+    assert found(result) == []
+    assert keys.job(parent.job.id) in result.unchecked
+    await link.command("HINCRBY", keys.job(parent.job.id), "reserved", 1)
+    assert found(await audit(link, TENANT)) == [(keys.job(parent.job.id), "reserved", 1, 0)]
+
+
+@pytest.mark.parametrize("settled", [0, 70])
 async def test_what_moves_during_the_audit_is_not_called_wrong(
-    link: RedisLink, store: JobStore, running: Spender, today: str, monkeypatch: pytest.MonkeyPatch
+    link: RedisLink, store: JobStore, running: Spender, today: str, monkeypatch: pytest.MonkeyPatch, settled: int
 ) -> None:
-    """A call of a running job begins after its record was read, and is released before the totals are read again."""
+    """A call begins when the job's record was read, and ends at once: before its rows are read, or after them when it
+    is released, so that nothing shows it but a row that is open.
+    """
     still = await Spender.start(store, user="still")
     await still.spend(3)
-    real, begun = store.lines.__func__, []  # type: ignore[attr-defined]
+    real = JobStore.lines
+    begun: list[str] = []
 
-    async def lines(self: JobStore, job_id: str) -> object:
-        if job_id == running.job.id:
-            begun.append(await running.begin())
+    async def lines(self: JobStore, job_id: str) -> list[Line]:
+        if job_id != running.job.id:
+            return await real(self, job_id)
+        begun.append(await running.begin())
+        if settled:
+            await running.end(begun[0], settled)
         read = await real(self, job_id)
-        if job_id == running.job.id:
+        if not settled:
             await running.fail(begun[0], 0, "released")
         return read
 
