@@ -53,8 +53,11 @@ class Model(Protocol):
         """
         ...
 
-    def price(self, model: str, usage: Json) -> int:
-        """What a usage costs in micro-dollars. Raises `UnknownPriceError`; ValueError when it cannot be read."""
+    def price(self, model: str, usage: Json, extra: Json | None = None) -> int:
+        """What a usage costs in micro-dollars; where it is silent, what the request carried (`extra`) decides.
+
+        Raises `UnknownPriceError`; ValueError when the usage cannot be read.
+        """
         ...
 
     def worst_case(self, model: str, input_tokens: int, max_tokens: int, extra: Json | None = None) -> int:

@@ -109,11 +109,11 @@ async def _attempt(state: State, turn: Turn) -> ModelCompleted | Batched:
             await _batched(state, turn, started, draft.batch_id)  # whoever has the job next asks for the reply
             raise
         billed = exc.billed if isinstance(exc, ModelError) else not draft.unsent
-        await commit(state, turn.journal, _failed(turn.model, started, draft, exc, time.monotonic() - begun, billed))
+        await commit(state, turn.journal, _failed(turn, started, draft, exc, time.monotonic() - begun, billed))
         raise
     if draft.batch_id is not None and draft.stop_reason is None:
         return await _batched(state, turn, started, draft.batch_id)
-    completed = _completed(turn.model, started, draft, time.monotonic() - begun)
+    completed = _completed(turn, started, draft, time.monotonic() - begun)
     failpoint("before_settle")
     await commit(state, turn.journal, completed)
     failpoint("after_settle")
@@ -149,7 +149,7 @@ async def _begin(state: State, turn: Turn, call: ModelStarted) -> ModelStarted:
         await commit(state, turn.journal, call)
     except asyncio.CancelledError as exc:
         if state.call is call:  # reserved, and nothing was sent
-            await commit(state, turn.journal, _failed(turn.model, call, Draft(), exc, 0.0, billed=False))
+            await commit(state, turn.journal, _failed(turn, call, Draft(), exc, 0.0, billed=False))
         raise
     return call
 
@@ -198,8 +198,8 @@ def _request(state: State, turn: Turn, call: ModelStarted) -> Request:
     return Request(agent.model, agent.instructions, messages, turn.tools, call.max_tokens, extra, *named)
 
 
-def _completed(model: Model, started: ModelStarted, draft: Draft, seconds: float) -> ModelCompleted:
-    usage, settled, reason = _settle(model, started, draft, billed=True)
+def _completed(turn: Turn, started: ModelStarted, draft: Draft, seconds: float) -> ModelCompleted:
+    usage, settled, reason = _settle(turn, started, draft, billed=True)
     return ModelCompleted(
         call_id=started.call_id,
         step=started.step,
@@ -207,7 +207,7 @@ def _completed(model: Model, started: ModelStarted, draft: Draft, seconds: float
         content=draft.content,
         stop_reason=draft.stop_reason or "unknown",
         usage=usage,
-        price_version=model.price_version,
+        price_version=started.price_version,
         reserved=started.reserved,
         settled=settled,
         reason=reason,
@@ -217,7 +217,7 @@ def _completed(model: Model, started: ModelStarted, draft: Draft, seconds: float
 
 
 def _failed(
-    model: Model,
+    turn: Turn,
     started: ModelStarted,
     draft: Draft,
     fault: ModelError | asyncio.CancelledError,
@@ -227,7 +227,7 @@ def _failed(
     code, message = "cancelled", "the call was cancelled"
     if isinstance(fault, ModelError):
         code, message = fault.code, str(fault)[:500]
-    usage, settled, reason = _settle(model, started, draft, billed)
+    usage, settled, reason = _settle(turn, started, draft, billed)
     return ModelFailed(
         call_id=started.call_id,
         step=started.step,
@@ -235,7 +235,7 @@ def _failed(
         code=code,
         message=message,
         usage=usage,
-        price_version=model.price_version,
+        price_version=started.price_version,
         reserved=started.reserved,
         settled=settled,
         reason=reason,
@@ -244,7 +244,7 @@ def _failed(
     )
 
 
-def _settle(model: Model, started: ModelStarted, draft: Draft, billed: bool) -> tuple[Json | None, int, str]:
+def _settle(turn: Turn, started: ModelStarted, draft: Draft, billed: bool) -> tuple[Json | None, int, str]:
     """What an attempt used, what it costs and why.
 
     Nothing when the provider refused it, what streamed when it was cut, the worst case when no usage was reported, or
@@ -259,7 +259,7 @@ def _settle(model: Model, started: ModelStarted, draft: Draft, billed: bool) -> 
         usage, reason = {**usage, "output_tokens": streamed}, "cut_stream"
     try:
         if usage is not None:
-            return usage, model.price(started.model, usage), reason
+            return usage, turn.model.price(started.model, usage, turn.agent.parameters), reason
     except ValueError:
         usage = None
     return usage, started.reserved, "worst_case"

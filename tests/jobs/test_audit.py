@@ -224,26 +224,27 @@ async def test_what_moves_during_the_audit_is_not_called_wrong(
     """A call begins when the job's record was read, and ends at once: before its rows are read, or after them when it
     is released, so that nothing shows it but a row that is open.
     """
-    still = await Spender.start(store, user="still")
-    await still.spend(3)
+    still, mover = [await Spender.start(store, user=user) for user in ("still", "mover")]
+    for spender in (still, mover):
+        await spender.spend(3)
     real = JobStore.lines
     begun: list[str] = []
 
     async def lines(self: JobStore, job_id: str) -> list[Line]:
-        if job_id != running.job.id:
+        if job_id != mover.job.id:
             return await real(self, job_id)
-        begun.append(await running.begin())
+        begun.append(await mover.begin())
         if settled:
-            await running.end(begun[0], settled)
+            await mover.end(begun[0], settled)
         read = await real(self, job_id)
         if not settled:
-            await running.fail(begun[0], 0, "released")
+            await mover.fail(begun[0], 0, "released")
         return read
 
     monkeypatch.setattr(JobStore, "lines", lines)
     result = await audit(link, TENANT)
     assert begun
     assert found(result) == []
-    assert result.unchecked[keys.job(running.job.id)] == MOVED
+    assert result.unchecked[keys.job(mover.job.id)] == MOVED
     assert result.unchecked[keys.meter(TENANT, "tenant", today)] == MOVED
     assert keys.meter(TENANT, "user:still", today) not in result.unchecked

@@ -77,12 +77,14 @@ class Side:
     """The rows of jobs that are forgotten: they count all the same."""
     rows: dict[int, list[Json]] = field(default_factory=dict)
     books: Books = field(default_factory=Books)
+    now: list[Job | None] = field(default_factory=list)
 
     def number(self, job_id: str) -> int:
         return next(number for number, job in enumerate(self.jobs) if job.id == job_id)
 
     async def look(self) -> None:
         """Reads all rows, and asserts that they come to what the store holds."""
+        self.now = await self.driver.store.get_many([job.id for job in self.jobs])
         found = await asyncio.gather(*(rows_of(self.driver, job) for job in self.jobs))
         self.rows = {number: self.pruned.get(number, rows) for number, rows in enumerate(found)}
         books = Books()
@@ -125,9 +127,6 @@ class Call:
 class Money(RuleBasedStateMachine):
     """Reserves, settles, loses workers, ends jobs, and sets limits, in any order."""
 
-    jobs: Bundle[int] = Bundle("jobs")
-    attempts: Bundle[int] = Bundle("attempts")
-    calls: Bundle[int] = Bundle("calls")
     steps: ClassVar[int] = 0
 
     def __init__(self) -> None:
