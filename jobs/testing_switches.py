@@ -30,7 +30,7 @@ class MemorySwitches:
             raise switch.refusal()
 
     def withhold(self, queue: str, job: Job, *, front: bool = False) -> int | None:
-        """Keeps the ticket of a job that is stopped. Returns 1; 0 when it was kept before; None when no switch stops it."""
+        """Keeps the ticket of a stopped job: 1, 0 when it was kept before, None when no switch stops the job."""
         switches, ticket = self.over(job.tenant, job.spec), (queue.partition("@")[0], job.id)
         if not switches:
             return None
