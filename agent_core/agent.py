@@ -12,7 +12,7 @@ from typing import Any
 from agent_core.errors import DefinitionError
 from agent_core.results import A_RESULT_LIMIT, RESULT_CHARS, is_result_limit
 from agent_core.tools import Registry, Tool
-from agent_core.types import is_amount, Budget, Json, Role
+from agent_core.types import Budget, Json, Role, is_amount
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 A_NAME = "1 to 64 letters, digits, _ and -, a letter first"
@@ -151,4 +151,8 @@ def _is_json(value: object) -> bool:
 
 def _sound(budget: Budget) -> bool:
     counts = all(limit is None or _is_count(limit) for limit in (budget.tokens, budget.steps))
-    return counts and (budget.usd is None or is_amount(budget.usd)) and (budget.seconds is None or _is_number(budget.seconds))
+    return (
+        counts
+        and (budget.usd is None or is_amount(budget.usd))
+        and (budget.seconds is None or _is_number(budget.seconds))
+    )

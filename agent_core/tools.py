@@ -211,7 +211,9 @@ def _check_limits(label: str, timeout: float, max_result_chars: int | None, pric
     if max_result_chars is not None and not is_result_limit(max_result_chars):
         raise DefinitionError(f"tool {label}: max_result_chars is {max_result_chars!r}; expected {A_RESULT_LIMIT}")
     if price_usd is not None and not is_amount(price_usd):
-        raise DefinitionError(f'tool {label}: price_usd is {price_usd!r}; expected a decimal string above 0, like "0.01"')
+        raise DefinitionError(
+            f'tool {label}: price_usd is {price_usd!r}; expected a decimal string above 0, like "0.01"'
+        )
 
 
 class _Failure(Exception):

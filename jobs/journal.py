@@ -108,6 +108,8 @@ def ledger_rows(job_id: str, lines: Iterable[Line]) -> list[Json]:
 
 
 def _model_row(line: Line, opened: Json) -> Json:
+    if opened.get("settled_usd") is not None:  # a call is settled once: its first end has the money
+        return opened
     data, closed = line.data, line.type != "model.started"
     used = Usage()
     used.count(data.get("usage"))

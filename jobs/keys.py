@@ -184,7 +184,7 @@ def charged(tenant: str, day: str) -> str:
 
 
 def kill_evidence(switch: str) -> str:
-    """Hash: the model calls of all that a kill switch stops, counted whether it is on or off; see `jobs.kill_switch`."""
+    """Hash: the model calls of all that a kill switch stops, counted on or off; see `jobs.kill_switch`."""
     return KILL_EVIDENCE_PREFIX + switch
 
 

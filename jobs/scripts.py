@@ -1,5 +1,5 @@
-"""The Lua scripts, loaded from `lua/`. Each file's header names its KEYS, ARGV and answers, and the prelude, if any, whose
-functions it calls.
+"""The Lua scripts, loaded from `lua/`. Each file's header names its KEYS, ARGV and answers, and the prelude, if any,
+whose functions it calls.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class MemoryAccounts:
                     tightest.budget,
                     _window_end(tightest.period, now),
                     tightest.gravity(asked[tightest.unit]) == BUSY,
-                )  # fmt: skip
+                )
             )
         self._charge(record, day, "held", "reserved", call["reserved"], call["tokens"])
         _add(record, "reserved", call["reserved"])

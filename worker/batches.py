@@ -1,5 +1,5 @@
-"""Looks whether the batches have ended that jobs wait for, and lets those jobs go on. Every worker runs one; each batch is
-looked at by one of them at a time. A batch for which no job waits any more is cancelled.
+"""Looks whether the batches have ended that jobs wait for, and lets those jobs go on. Every worker runs one; each batch
+is looked at by one of them at a time. A batch for which no job waits any more is cancelled.
 """
 
 from __future__ import annotations

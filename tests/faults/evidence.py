@@ -61,11 +61,12 @@ async def gather(link: RedisLink, tenant: str, history: History, calls: list[Jso
 
 
 def payments(folder: Path) -> list[Payment]:
-    """What the counting stub counted."""
+    """What the counting stub counted. A line that is still being written is not counted yet."""
     found = []
     for way in WAYS:
         path = folder / way
-        for line in path.read_text().splitlines() if path.exists() else ():
+        whole, _, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")
+        for line in whole.splitlines():
             key, order, at = line.split()
             found.append(Payment(way, order, key, float(at)))
     return found

@@ -128,6 +128,9 @@ class Money(RuleBasedStateMachine):
     """Reserves, settles, loses workers, ends jobs, and sets limits, in any order."""
 
     steps: ClassVar[int] = 0
+    jobs: ClassVar[Bundle[int]] = Bundle("jobs")
+    attempts: ClassVar[Bundle[int]] = Bundle("attempts")
+    calls: ClassVar[Bundle[int]] = Bundle("calls")
 
     def __init__(self) -> None:
         super().__init__()
