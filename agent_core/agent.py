@@ -9,8 +9,15 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import pydantic
+
+from agent_core.delegation import delegation
 from agent_core.errors import DefinitionError
+from agent_core.mcp import SEPARATOR, McpServer
+from agent_core.outputs import Output, check_schema
+from agent_core.patterns import Pattern, ReAct
 from agent_core.results import A_RESULT_LIMIT, RESULT_CHARS, is_result_limit
+from agent_core.targets import Target
 from agent_core.tools import Registry, Tool
 from agent_core.types import Budget, Json, Role, is_amount
 
@@ -19,8 +26,13 @@ A_NAME = "1 to 64 letters, digits, _ and -, a letter first"
 SET_BY_THE_LOOP = frozenset({"model", "messages", "system", "tools", "max_tokens", "stream"})
 PRICED = frozenset({"cache_control", "extra_body", "service_tier", "speed"})
 """Parameters of a request that change its price, or may hide some that do: a reservation would not be its bound."""
-ROUTED = ("planner", "validator", "summariser")
+ROUTED = ("planner", "validator", "summariser", "router")
 """Roles that may have a model of their own; the executor's is the agent's."""
+EFFORTS = ("low", "medium", "high", "max")
+A_TARGET = "models' ids, or model@server with a server's name in the worker's settings"
+AN_OUTPUT = "a Pydantic model or a JSON schema"
+MCP_SERVERS = "McpServer objects with different names; no tool of the agent's own may be named like one of theirs"
+WINDOW = 200_000
 BUDGET = "a Budget with limits above 0: usd a decimal string, tokens and steps whole numbers, seconds a number"
 
 
@@ -33,8 +45,12 @@ class Agent:
     artifact and previewed. `auto_approve` lists destructive tools that need no person.
     `models` routes calls by role, the rest go to `model`. `cache_ttl` is how long the provider keeps a request's prefix
     for the next one, "5m" or the dearer "1h".
-    `extra` goes into each request as it is (thinking, output_config and the like); what the loop sets itself and what
-    changes the price may not be in it.
+    `fallbacks` are targets (`model` or `model@server`) that are asked, in order, when the one before does not answer.
+    `thinking` is True for the model to think as it sees fit, or its budget in tokens; `effort` how hard it should try.
+    `output` is what the answer has to be, a Pydantic model or a JSON schema; `pattern` says what leads to it. `agents`
+    names those to which it may delegate parts of its task. At three quarters of `context_window` tokens the
+    conversation is summarised.
+    `extra` goes into each request as it is; what the loop sets itself and what changes the price may not be in it.
     """
 
     name: str
@@ -51,6 +67,14 @@ class Agent:
     extra: Json = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     cache_ttl: str = "5m"
+    fallbacks: list[str] = field(default_factory=list)
+    thinking: bool | int | None = None
+    effort: str | None = None
+    output: type[pydantic.BaseModel] | Json | None = None
+    pattern: Pattern = field(default_factory=ReAct)
+    agents: list[str] = field(default_factory=list)
+    context_window: int = WINDOW
+    mcp: list[McpServer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._check(_is_name(self.name), "name", A_NAME)
@@ -67,12 +91,32 @@ class Agent:
             self._check(isinstance(item, Tool), "tools", "functions decorated with @tool", item)
         names = [t.name for t in self.tools]
         self._check(len(set(names)) == len(names), "tools", "tools with different names", names)
-        known = isinstance(self.auto_approve, list | tuple) and all(name in names for name in self.auto_approve)
+        self._check(_are_servers(self.mcp, self.tools), "mcp", MCP_SERVERS)
+        known = isinstance(self.auto_approve, list | tuple) and all(self._may_have(name) for name in self.auto_approve)
         self._check(known, "auto_approve", f"a list of names of its tools ({names})")
         self._check(_is_json(self.extra), "extra", "a dictionary of plain JSON data")
-        routed = isinstance(self.models, dict) and all(r in ROUTED and _is_text(m) for r, m in self.models.items())
+        routed = isinstance(self.models, dict) and all(r in ROUTED and _is_target(m) for r, m in self.models.items())
         self._check(routed, "models", f"ids of models, by any of the roles {', '.join(ROUTED)}")
         self._check(self.cache_ttl in ("5m", "1h"), "cache_ttl", "5m or 1h")
+        self._check(isinstance(self.fallbacks, list | tuple), "fallbacks", A_TARGET)
+        for name in self.fallbacks:
+            self._check(_is_target(name), "fallbacks", A_TARGET, name)
+        thinks = (
+            self.thinking is None
+            or isinstance(self.thinking, bool)
+            or (_is_count(self.thinking) and self.thinking < self.max_tokens)
+        )
+        self._check(thinks, "thinking", "True, False, or a number of tokens below max_tokens")
+        self._check(self.effort in (None, *EFFORTS), "effort", ", ".join(EFFORTS))
+        self._check(_fits(self.output), "output", AN_OUTPUT)
+        self._check(isinstance(self.pattern, Pattern), "pattern", "a pattern of agent_core.patterns")
+        named = isinstance(self.agents, list | tuple) and all(_is_name(name) for name in self.agents)
+        self._check(named, "agents", "a list of agents' names")
+        self._check(
+            _is_count(self.context_window) and self.context_window >= 4 * self.max_tokens,
+            "context_window",
+            "a number of tokens, at least four times max_tokens",
+        )
         fixed = sorted((SET_BY_THE_LOOP | PRICED) & self.extra.keys())
         self._check(not fixed, "extra", f"none of {', '.join(fixed)}: the loop sets them, or they change the price")
 
@@ -81,19 +125,37 @@ class Agent:
             held = getattr(self, field_name) if value is ... else value
             raise DefinitionError(f"agent {self.name!r}: {field_name} is {held!r}; expected {accepted}")
 
+    def _may_have(self, name: str) -> bool:
+        """Whether it has a tool; those of its MCP servers are not known here."""
+        return any(name == t.name for t in self.tools) or any(name.startswith(s.exposed("")) for s in self.mcp)
+
     @property
     def registry(self) -> Registry:
-        return Registry(self.tools, self.max_result_chars)
+        return Registry([*self.tools, *self._delegation()], self.max_result_chars)
+
+    def _delegation(self) -> list[Tool]:
+        return [delegation(tuple(self.agents))] if self.agents else []
 
     @property
     def parameters(self) -> Json:
-        """What each request carries besides its messages and tools: `extra`, and a longer `cache_ttl`."""
-        hour = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
-        return {**self.extra, **hour} if self.cache_ttl == "1h" else self.extra
+        """What each request carries besides its messages and tools."""
+        found = dict(self.extra)
+        if self.cache_ttl == "1h":
+            found["cache_control"] = {"type": "ephemeral", "ttl": "1h"}
+        if self.thinking is not None:
+            found["thinking"] = _thinking(self.thinking)
+        if self.effort is not None:
+            found["output_config"] = {**found.get("output_config", {}), "effort": self.effort}
+        return found
 
-    def model_for(self, role: Role) -> str:
-        """The id of the model that answers in a role."""
-        return self.models.get(role, self.model)
+    @property
+    def answers(self) -> Output | None:
+        """What its answer has to be; None for a text."""
+        return None if self.output is None else Output.of(self.output)
+
+    def targets(self, role: Role) -> list[Target]:
+        """Whom to ask in a role, in order."""
+        return [Target.parse(name) for name in dict.fromkeys([self.models.get(role, self.model), *self.fallbacks])]
 
     def definition(self) -> Json:
         """All that defines the agent, as plain JSON data.
@@ -102,6 +164,12 @@ class Agent:
         """
         later: Json = {"models": self.models} if self.models else {}
         later |= {"cache_ttl": self.cache_ttl} if self.cache_ttl != "5m" else {}
+        later |= {name: getattr(self, name) for name in ("fallbacks", "effort", "agents") if getattr(self, name)}
+        later |= {"thinking": self.thinking} if self.thinking is not None else {}
+        later |= {"output": self.answers.schema} if self.answers is not None else {}
+        later |= {"pattern": self.pattern.definition()} if self.pattern != ReAct() else {}
+        later |= {"context_window": self.context_window} if self.context_window != WINDOW else {}
+        later |= {"mcp": [server.to_json() for server in self.mcp]} if self.mcp else {}
         return {
             "name": self.name,
             "description": self.description,
@@ -114,7 +182,7 @@ class Agent:
             "parallel_tools": self.parallel_tools,
             "max_result_chars": self.max_result_chars,
             "extra": self.extra,
-            "tools": [t.definition() for t in sorted(self.tools, key=lambda t: t.name)],
+            "tools": [t.definition() for t in sorted([*self.tools, *self._delegation()], key=lambda t: t.name)],
             **later,
         }
 
@@ -139,6 +207,37 @@ def _is_number(value: object) -> bool:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and _is_number(value)
+
+
+def _are_servers(servers: object, tools: list[Tool]) -> bool:
+    if not isinstance(servers, list | tuple) or not all(isinstance(server, McpServer) for server in servers):
+        return False
+    names = {server.name for server in servers}
+    clash = any(t.pin is None and SEPARATOR in t.name and t.name.partition(SEPARATOR)[0] in names for t in tools)
+    return len(names) == len(servers) and not clash
+
+
+def _is_target(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(Target.parse(value))
+    except ValueError:
+        return False
+
+
+def _fits(output: object) -> bool:
+    if output is None or (isinstance(output, type) and issubclass(output, pydantic.BaseModel)):
+        return True
+    try:
+        check_schema(output)
+    except ValueError:
+        return False
+    return True
+
+
+def _thinking(wanted: bool | int) -> Json:
+    if isinstance(wanted, bool):
+        return {"type": "adaptive" if wanted else "disabled"}
+    return {"type": "enabled", "budget_tokens": wanted}
 
 
 def _is_json(value: object) -> bool:

@@ -29,6 +29,10 @@ class MemoryJournal:
         self._used = Counter[str]()
         self._tokens: dict[str, int] = {}
 
+    def kept(self, entry: Entry) -> Entry:
+        """See `ports.Journal`."""
+        return entry
+
     async def record(self, *entries: Entry) -> None:
         """See `ports.Journal`."""
         for entry in entries:
@@ -73,6 +77,16 @@ class AskForDestructive:
 
     def decide(self, name: str, input: Json, effect: Effect, call_id: str) -> Decision:
         return "ask" if effect == "destructive" else "run"
+
+
+class AlwaysClosed:
+    """Lets every call through."""
+
+    async def allows(self, target: str) -> bool:
+        return True
+
+    async def report(self, target: str, ok: bool, code: str = "") -> None:
+        pass
 
 
 class NoEvents:

@@ -7,7 +7,8 @@ AgentError
 ├── KilledError          a kill switch is on, so no call may be begun
 ├── UnknownPriceError    a model without a known price: refused before it is called
 ├── StaleAttemptError    another attempt owns the job now; whoever sees it must stop at once
-└── ToolError            raised by a tool to tell the model, in words it can act on, what went wrong
+├── ToolError            raised by a tool to tell the model, in words it can act on, what went wrong
+└── Veto                 raised by a hook before a tool call: the call is not run
 """
 
 from __future__ import annotations
@@ -84,3 +85,7 @@ class ToolError(AgentError):
         super().__init__(message)
         self.code = code
         self.retryable = retryable
+
+
+class Veto(AgentError):
+    """Raise it in a hook before a tool call, with the reason: the call is not run, and the model reads the reason."""

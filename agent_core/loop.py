@@ -8,20 +8,21 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
 
 from agent_core.agent import Agent
-from agent_core.errors import BudgetError
-from agent_core.failpoints import failpoint
-from agent_core.ports import Approver, Decision, Events, Journal, Model
-from agent_core.reconcile import DidNotHappen
+from agent_core.compaction import make_room
+from agent_core.defaults import AlwaysClosed
+from agent_core.errors import BudgetError, ModelError
+from agent_core.outputs import Output, OutputError
+from agent_core.ports import Approver, Breakers, Events, Journal, Model
+from agent_core.sanity import circling
 from agent_core.state import State, commit
-from agent_core.tools import Registry, ToolContext, ToolResult, failure
+from agent_core.tool_calls import Using, run_tools
+from agent_core.tools import Registry, ToolContext
 from agent_core.turn import BUDGET_BUSY, Backoff, Turn, take_turn
 from agent_core.types import (
-    ApprovalRequested,
     Batched,
     Budget,
     Completed,
@@ -31,23 +32,23 @@ from agent_core.types import (
     Outcome,
     Paused,
     Refusal,
+    StateChanged,
     Stopped,
-    Suspended,
-    ToolCompleted,
-    ToolReconciled,
-    ToolRequested,
 )
 
-T = TypeVar("T")
 STOPS = {
     "max_tokens": "the reply reached its limit of output tokens, so none of its tool calls were run",
     "refusal": "the model declined to go on",
     "model_context_window_exceeded": "the conversation no longer fits into the model's context window",
 }
 """Stop reasons of the Messages API that end a run without an answer, and what each means."""
-FINISHING_SECONDS = 1.0
-"""How long a call that must not be repeated may go on to its end when the run is cancelled, before it is cut off."""
-DENIED = failure("denied", "this call was not allowed; go on without it")
+MOST_REPAIRS = 2
+REPAIR = (
+    "[Your answer does not fit what was asked for:\n- {problems}\n"
+    "Answer again with nothing but the corrected JSON value.]"
+)
+CONCLUDING_SHARE, CONCLUDING_SECONDS = 0.1, 60.0
+"""With this share of its time left, but at most so many seconds, a run is told to conclude."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,44 +62,138 @@ class Ports:
     context: Callable[[str], ToolContext]
     """Makes the context of a tool call from the call's id."""
     backoff: Backoff = field(default_factory=Backoff)
+    servers: Mapping[str, Model] = field(default_factory=dict)
+    """The models of other servers, by the names that targets have for them."""
+    breakers: Breakers = field(default_factory=AlwaysClosed)
 
 
-async def run(state: State, *, agent: Agent, budget: Budget, ports: Ports, registry: Registry | None = None) -> Outcome:
-    """Runs the agent from `state` until it ends, needs a person, must wait, or is paused.
+async def run(
+    state: State,
+    *,
+    agent: Agent,
+    budget: Budget,
+    ports: Ports,
+    registry: Registry | None = None,
+    output: Output | None = None,
+) -> Outcome:
+    """Runs the agent from `state` until it ends, needs a person or another job, must wait, or is paused.
 
-    Limits of money and tokens are the journal's, which reserves for each call; those of steps and time are held here.
+    `output` is what the answer has to be, instead of what the agent says of it. Limits of money and tokens are the
+    journal's, which reserves for each call; those of steps and time are held here.
     Expected endings are values. Raises what is a fault: ModelError, UnknownPriceError, KilledError, StaleAttemptError,
     and whatever the ports raise.
     """
     registry = registry or agent.registry
+    output = output or agent.answers
     tools = registry.to_json()
-    overhead = len(json.dumps([agent.instructions, tools, agent.parameters]))
-    turn = Turn(agent, ports.model, ports.journal, ports.events, tools, overhead, ports.backoff)
+    turn = Turn(
+        agent,
+        {**ports.servers, "": ports.model},
+        ports.journal,
+        ports.events,
+        tools,
+        len(json.dumps([agent.instructions, tools, agent.parameters])),
+        ports.backoff,
+        ports.breakers,
+        _schema(output),
+    )
+    using = Using(registry, ports.journal, ports.approver, ports.context)
     remaining = None if budget.seconds is None else max(0.0, budget.seconds - state.elapsed)
+    clock = Clock(remaining, budget.seconds)
     try:
-        async with asyncio.timeout(remaining) as clock:
+        async with asyncio.timeout(remaining) as timeout:
             await asyncio.sleep(0)  # with no time left, nothing is begun
-            return await _steps(state, turn, budget, ports, registry)
+            return await _steps(state, turn, using, budget, output, clock)
     except TimeoutError:
-        if not clock.expired():
+        if not timeout.expired():
             raise
         return Stopped("timeout", f"the job ran for its limit of {budget.seconds:g} seconds", state.last_text())
 
 
-async def _steps(state: State, turn: Turn, budget: Budget, ports: Ports, registry: Registry) -> Outcome:
+class Clock:
+    """How much of a run's time is left."""
+
+    def __init__(self, remaining: float | None, limit: float | None) -> None:
+        self._end = None if remaining is None else time.monotonic() + remaining
+        self._conclude = 0.0 if limit is None else min(CONCLUDING_SECONDS, CONCLUDING_SHARE * limit)
+
+    def nearly_out(self) -> bool:
+        """Whether only the time to conclude is left."""
+        return self._end is not None and self._end - time.monotonic() < self._conclude
+
+
+async def _steps(
+    state: State,
+    turn: Turn,
+    using: Using,
+    budget: Budget,
+    output: Output | None,
+    clock: Clock,
+) -> Outcome:
     while True:
-        if held_up := await _run_tools(state, turn.agent, ports, registry):
+        held_up = await run_tools(state, using, turn.agent.parallel_tools)
+        if isinstance(held_up, Refusal):
+            return _at_limit(state, held_up)
+        if held_up:
             return held_up
-        if ended := _ending(state) or _limit(state, budget):
+        if ended := await _advance(state, turn, output) or _limit(state, budget):
             return ended
-        if ports.journal.pause_requested():
+        if turn.journal.pause_requested():
             return Paused()
-        try:
-            reply = await take_turn(state, turn)
-        except BudgetError as exc:
-            return _at_limit(state, exc.refusal)
-        if isinstance(reply, Batched | Deferred):
-            return reply
+        if waiting := await _ask(state, turn, last=state.step + 1 == budget.steps or clock.nearly_out()):
+            return waiting
+
+
+async def _ask(state: State, turn: Turn, *, last: bool) -> Outcome | None:
+    """Takes a turn, in a conversation that the model's window has room for; returns what keeps it from that."""
+    try:
+        waiting = await make_room(state, turn)
+        reply = waiting or await take_turn(state, turn, last=last)
+    except BudgetError as exc:
+        return _at_limit(state, exc.refusal)
+    except ModelError as exc:
+        if exc.code != "context_window":
+            raise
+        return Stopped("model_context_window_exceeded", str(exc), state.last_text())
+    return reply if isinstance(reply, Batched | Deferred) else None
+
+
+async def _advance(state: State, turn: Turn, output: Output | None) -> Completed | Stopped | None:
+    """Draws the conclusion of where the state stands: the end of the run, or what leads on, recorded."""
+    schema = _schema(output)
+    if state.step == 0 and not state.phase and (opening := turn.agent.pattern.opening(schema)):
+        await commit(state, turn.journal, opening)
+        return None
+    move = _ending(state) or circling(state)
+    if isinstance(move, Completed):
+        move = _answered(state, turn.agent, output)
+    if isinstance(move, StateChanged):
+        await commit(state, turn.journal, move)
+        return None
+    return move
+
+
+def _answered(state: State, agent: Agent, output: Output | None) -> StateChanged | Completed | Stopped:
+    """What follows an answer: by the agent's pattern, once it is what the phase expects."""
+    text, expected = state.last_text() or "", output
+    if state.phase:
+        own = output is not None and state.expects == output.schema
+        expected = None if state.expects is None else output if own else Output(state.expects)
+    try:
+        answer = text if expected is None else expected.parse(text)
+    except OutputError as exc:
+        if state.repairs < MOST_REPAIRS and not state.final:
+            return StateChanged(state.phase, state.step, "repair", REPAIR.format(problems="\n- ".join(exc.problems)))
+        detail = f"the answer does not fit what was asked for: {exc}"
+        return Stopped("validation_failed", detail, state.last_text(), refusal=None)
+    move = agent.pattern.after(state, answer, _schema(output))
+    if isinstance(move, Completed) and output is not None and isinstance(move.output, str):
+        return Completed(output.parse(move.output))  # the answer of an earlier phase, which was found to fit
+    return move
+
+
+def _schema(output: Output | None) -> Json | None:
+    return None if output is None else output.schema
 
 
 def _at_limit(state: State, refusal: Refusal) -> Stopped | Held | Deferred:
@@ -131,114 +226,3 @@ def _limit(state: State, budget: Budget) -> Stopped | None:
     if budget.steps is not None and state.step >= budget.steps:
         return Stopped("max_steps", f"the job took its limit of {budget.steps} steps", state.last_text())
     return None
-
-
-async def _run_tools(state: State, agent: Agent, ports: Ports, registry: Registry) -> Outcome | None:
-    """Runs the open calls of the last reply, at most `parallel_tools` at once, each recorded as it lands.
-
-    Returns what keeps the run from its next turn, if anything does.
-    """
-    slots = asyncio.Semaphore(agent.parallel_tools)
-    lost = [call for call in state.open_calls() if _is_unknown(state, registry, call)]
-    await _together(_reconcile(state, ports, registry, call, slots) for call in lost)
-    sorted_calls: dict[Decision | Literal["unknown"], list[Json]] = {"run": [], "ask": [], "deny": [], "unknown": []}
-    for call in state.open_calls():
-        sorted_calls[_decide(state, ports, registry, call)].append(call)
-    for call in sorted_calls["deny"]:
-        await commit(state, ports.journal, _completed(state, call, DENIED))
-    for call in sorted_calls["ask"]:
-        if call["id"] not in state.asked:
-            await commit(state, ports.journal, ApprovalRequested(**_about(state, registry, call)))
-    ran = await _together(_run_tool(state, ports, registry, call, slots) for call in sorted_calls["run"])
-    if refused := [refusal for refusal in ran if refusal]:
-        return _at_limit(state, refused[0])
-    if sorted_calls["unknown"]:
-        return Suspended("needs_reconcile", sorted_calls["unknown"])
-    return Suspended("approval", sorted_calls["ask"]) if sorted_calls["ask"] else None
-
-
-async def _together(work: Iterable[Coroutine[None, None, T]]) -> list[T]:
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in work]
-        return [task.result() for task in tasks]
-    except BaseExceptionGroup as failed:  # a tool's failure is a result, so this is a fault of the journal
-        raise failed.exceptions[0] from None
-
-
-def _is_unknown(state: State, registry: Registry, call: Json) -> bool:
-    """Whether a call was begun, nobody knows how it ended, and it is not to be repeated."""
-    intent = state.intents.get(call["id"])
-    if intent is None or call["id"] in state.undone:
-        return False
-    return intent.effect != "read" and not registry.repeatable(call["name"])
-
-
-async def _reconcile(state: State, ports: Ports, registry: Registry, call: Json, slots: asyncio.Semaphore) -> None:
-    """Asks the call's tool what became of it, and records the answer; without one, it stays unknown."""
-    if not registry.reconcilable(call["name"]):
-        return
-    async with slots:
-        found = await registry.reconcile(call["name"], call["input"], ports.context(call["id"]))
-    if found is None:
-        return
-    about = (call["id"], state.step, call["name"])
-    if isinstance(found, DidNotHappen):
-        await commit(state, ports.journal, ToolReconciled(*about, "not_happened", "reconcile"))
-    else:
-        happened = ToolReconciled(*about, "happened", "reconcile")
-        completed = _completed(state, call, found, price=registry.price(call["name"]))
-        await commit(state, ports.journal, happened, completed)
-
-
-def _decide(state: State, ports: Ports, registry: Registry, call: Json) -> Decision | Literal["unknown"]:
-    """What becomes of a call that has no result. One that was begun has passed the approver before."""
-    if call["id"] in state.intents:
-        return "unknown" if _is_unknown(state, registry, call) else "run"
-    return ports.approver.decide(call["name"], call["input"], registry.effect(call["name"]), call["id"])
-
-
-async def _run_tool(
-    state: State, ports: Ports, registry: Registry, call: Json, slots: asyncio.Semaphore
-) -> Refusal | None:
-    """Runs one call; returns the limit that has no room for the tool's price, and has not run it then."""
-    price = registry.price(call["name"])
-    async with slots:
-        if call["id"] not in state.intents or call["id"] in state.undone:
-            failpoint("before_intent")
-            try:
-                await commit(state, ports.journal, ToolRequested(**_about(state, registry, call), reserved=price))
-            except BudgetError as exc:
-                return exc.refusal
-            failpoint("after_intent")
-        begun = time.monotonic()
-        running = registry.call(call["name"], call["input"], ports.context(call["id"]))
-        result = await _finished(running, 0.0 if registry.repeatable(call["name"]) else FINISHING_SECONDS)
-        failpoint("after_tool")
-        await commit(state, ports.journal, _completed(state, call, result, time.monotonic() - begun, price))
-        failpoint("after_result")
-    return None
-
-
-async def _finished(running: Coroutine[None, None, ToolResult], patience: float) -> ToolResult:
-    """The result of a call; a cancellation leaves it so many seconds to end by itself, for its result to be kept."""
-    task = asyncio.ensure_future(running)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task], timeout=patience)
-        task.cancel()
-        await asyncio.wait([task])
-        if task.cancelled():
-            raise
-        return task.result()
-
-
-def _about(state: State, registry: Registry, call: Json) -> Json:
-    effect = registry.effect(call["name"])
-    return {"call_id": call["id"], "step": state.step, "name": call["name"], "input": call["input"], "effect": effect}
-
-
-def _completed(state: State, call: Json, result: ToolResult, seconds: float = 0.0, price: int = 0) -> ToolCompleted:
-    about = (call["id"], state.step, call["name"])
-    return ToolCompleted(*about, result.content, result.is_error, round(seconds, 4), price)

@@ -87,6 +87,10 @@ class Journal(Protocol):
         """
         ...
 
+    def kept(self, entry: Entry) -> Entry:
+        """The entry as it is to be kept, without secrets. It is this that is recorded, and folded into the state."""
+        ...
+
     def pause_requested(self) -> bool:
         """Whether the run should stop at the next boundary between two steps."""
         ...
@@ -99,6 +103,18 @@ class Approver(Protocol):
     """Decides whether a tool call may run."""
 
     def decide(self, name: str, input: Json, effect: Effect, call_id: str) -> Decision: ...
+
+
+class Breakers(Protocol):
+    """Says of targets whether they are worth asking; the fleet shares what it learns of them."""
+
+    async def allows(self, target: str) -> bool:
+        """Whether a call may go to the target, by its name."""
+        ...
+
+    async def report(self, target: str, ok: bool, code: str = "") -> None:
+        """What became of a call; `code` is that of the failure."""
+        ...
 
 
 class Events(Protocol):

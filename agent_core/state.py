@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from agent_core.errors import BudgetError
 from agent_core.ports import Journal
+from agent_core.redaction import BEGINNING
 from agent_core.types import (
     ApprovalRequested,
+    Compacted,
     Entry,
     Json,
     ModelCompleted,
     ModelFailed,
     ModelStarted,
     ModelSubmitted,
+    ResultsCleared,
+    Role,
+    StateChanged,
     ToolCompleted,
     ToolReconciled,
     ToolRequested,
@@ -25,6 +32,12 @@ from agent_core.types import (
 
 WHOLE = frozenset({"tool_use", "end_turn"})
 """Stop reasons of a reply whose tool calls may run. A reply that was cut off keeps none of its calls."""
+
+
+SUMMARY = "[Summary of the work so far, which is no longer shown in full]\n"
+CLEARED = "[this result of {size:,} characters was taken out to make room; call the tool again if it is needed]"
+RECENT_CALLS = 12
+"""Among so many calls back, the same ones with the same results count as a loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +75,39 @@ class State:
     """The call last begun was told to be the last one."""
     measured: Measured | None = None
     """What the provider last counted."""
+    head: int = 0
+    """How many messages open the conversation, the task being the last of them: no summary takes their place."""
+    task: Json | None = None
+    """The task's message as it was before a summary was added to it."""
+    phase: str = ""
+    """Where a pattern has got to; empty before it begins, and for one without phases."""
+    instruction: str = ""
+    """What the model was told when the phase began."""
+    role: Role = "executor"
+    tools: bool = True
+    """Whether the phase may call tools."""
+    expects: Json | None = None
+    """The schema of the phase's answer, None for a text."""
+    visits: Counter[str] = field(default_factory=Counter)
+    """How often each phase was begun."""
+    answers: dict[str, str] = field(default_factory=dict)
+    """The last answer of each phase that was left."""
+    repairs: int = 0
+    """How often the phase's answer was sent back, as it did not fit."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Failures in a row, by tool."""
+    recent: list[str] = field(default_factory=list)
+    """The last calls, each with its result, as digests."""
+    warned: set[str] = field(default_factory=set)
+    """Calls that the model was told not to repeat."""
+    summary: str | None = None
+    """What the summariser last wrote and nothing was done with yet."""
+    summaries: int = 0
+    """How often it was asked since the conversation was last made smaller."""
 
     def __post_init__(self) -> None:
         self.size = sum(_size(m) for m in self.messages)
+        self.head = len(self.messages)
 
     @classmethod
     def restore(cls, messages: list[Json], entries: Iterable[Entry], elapsed: float = 0.0) -> State:
@@ -77,6 +120,29 @@ class State:
     def apply(self, entry: Entry) -> None:
         """Folds one recorded entry in."""
         match entry:
+            case ModelStarted() | ModelSubmitted() | ModelCompleted() | ModelFailed():
+                self._apply_call(entry)
+            case StateChanged():
+                self._change(entry)
+            case Compacted():
+                self._compact(entry)
+            case ResultsCleared():
+                self._clear(frozenset(entry.call_ids))
+            case _:
+                self._apply_tool(entry)
+
+    def _apply_call(self, entry: Entry) -> None:
+        match entry:
+            case ModelStarted():
+                self.call, self.final = entry, entry.final
+            case ModelSubmitted():
+                self.batch_id = entry.batch_id
+            case ModelFailed():
+                self._settle(entry)
+            case ModelCompleted(role="summariser"):
+                self._settle(entry)
+                self.summary = text_of({"role": "assistant", "content": entry.content})
+                self.summaries += 1
             case ModelCompleted():
                 self.step = entry.step
                 self.stop_reason = entry.stop_reason
@@ -85,8 +151,9 @@ class State:
                     self._append({"role": "assistant", "content": content})
                 self.measured = _measured(entry, self.size)
                 self.intents, self.results, self.asked, self.undone = {}, {}, set(), set()
-            case ModelFailed():
-                self._settle(entry)
+
+    def _apply_tool(self, entry: Entry) -> None:
+        match entry:
             case ToolRequested():
                 self.intents[entry.call_id] = entry
                 self.undone.discard(entry.call_id)
@@ -94,15 +161,12 @@ class State:
                 self.usage.tool_calls += 1
                 self.usage.cost += entry.settled
                 self.results[entry.call_id] = entry
+                self._note(entry)
                 self._close_turn()
             case ToolReconciled(call_id=call_id, decision="not_happened"):
                 self.undone.add(call_id)
             case ApprovalRequested():
                 self.asked.add(entry.call_id)
-            case ModelStarted():
-                self.call, self.final = entry, entry.final
-            case ModelSubmitted():
-                self.batch_id = entry.batch_id
 
     def input_bound(self, model: str, overhead: int) -> int:
         """An upper bound of the input tokens of the next request; `overhead` is the bytes of it around the messages.
@@ -113,6 +177,12 @@ class State:
         if self.measured is None or self.measured.model != model:
             return self.size + overhead
         return self.measured.tokens + max(0, self.size - self.measured.size)
+
+    def context_tokens(self) -> int:
+        """About how many tokens the conversation has: as counted by the provider, and a third for each byte since."""
+        if self.measured is None:
+            return self.size // 3
+        return self.measured.tokens + (self.size - self.measured.size) // 3
 
     @property
     def submitted(self) -> ModelStarted | None:
@@ -149,6 +219,47 @@ class State:
                 return text
         return None
 
+    def _change(self, entry: StateChanged) -> None:
+        if entry.why == "phase":
+            self.answers[self.phase] = self.last_text() or ""
+            self.phase, self.instruction, self.repairs = entry.state, entry.say, 0
+            self.role, self.tools, self.expects = entry.role, entry.tools, entry.expects
+            self.visits[entry.state] += 1
+        elif entry.why == "repair":
+            self.repairs += 1
+        elif entry.why == "loop":
+            self.warned.update(self.repeated())
+        if entry.say:
+            self.say(entry.say)
+
+    def _note(self, entry: ToolCompleted) -> None:
+        """What is remembered of a call after its turn: whether its tool works, and whether it was made before."""
+        if entry.call_id in self.intents:  # others were not let run
+            self.failures[entry.name] = self.failures[entry.name] + 1 if entry.is_error else 0
+        call = next((call for call in self._last_calls() if call["id"] == entry.call_id), None)
+        told = json.dumps([entry.name, call and call["input"], entry.content], sort_keys=True)
+        self.recent = [
+            *self.recent[1 - RECENT_CALLS :],
+            hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:16],
+        ]
+
+    def repeated(self, times: int = 3) -> set[str]:
+        """The calls that were made so often of late with the same result."""
+        return {digest for digest, count in Counter(self.recent).items() if count >= times}
+
+    def _compact(self, entry: Compacted) -> None:
+        self.task = self.task or self.messages[self.head - 1]
+        said = f"\n\n[What you were last told]\n{self.instruction}" if self.instruction else ""
+        head = [*self.messages[: self.head - 1], with_note([self.task], f"{SUMMARY}{entry.summary}{said}")[0]]
+        self._replace([*head, *self.messages[entry.kept_from :]])
+
+    def _clear(self, call_ids: frozenset[str]) -> None:
+        self._replace([_cleared(message, call_ids) for message in self.messages])
+
+    def _replace(self, messages: list[Json]) -> None:
+        self.messages, self.size, self.measured = messages, sum(map(_size, messages)), None
+        self.summary, self.summaries = None, 0
+
     def _settle(self, entry: ModelCompleted | ModelFailed) -> None:
         self.call = self.batch_id = None
         self.usage.model_calls += 1
@@ -182,10 +293,12 @@ class State:
 
 
 async def commit(state: State, journal: Journal, *entries: Entry) -> None:
-    """Records entries and folds them in. A cancellation that comes meanwhile is raised after both are done.
+    """Records entries as they are to be kept, and folds those in: a run goes on from them as one that is resumed would.
 
-    Raises what `Journal.record` raises; the entries are then not folded in.
+    A cancellation that comes meanwhile is raised after both are done. Raises what `Journal.record` raises; the entries
+    are then not folded in.
     """
+    entries = tuple(map(journal.kept, entries))
     writing = asyncio.ensure_future(journal.record(*entries))
     try:
         await asyncio.shield(writing)
@@ -224,10 +337,25 @@ def _blocks(message: Json) -> list[Json]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
+def _cleared(message: Json, call_ids: frozenset[str]) -> Json:
+    """The message without the contents of those tool results."""
+    if isinstance(message["content"], str):
+        return message
+
+    def clear(block: Json) -> Json:
+        if block.get("type") != "tool_result" or block["tool_use_id"] not in call_ids:
+            return block
+        return {**block, "content": CLEARED.format(size=len(str(block["content"])))}
+
+    return {**message, "content": [clear(block) for block in message["content"]]}
+
+
 def _measured(reply: ModelCompleted, size: int) -> Measured | None:
     counted = Usage()
     counted.count(reply.usage)
-    return Measured(reply.model, counted.tokens, size) if counted.tokens else None
+    if not counted.tokens or BEGINNING in json.dumps(reply.content):  # a mark may have more tokens than its secret had
+        return None
+    return Measured(reply.model, counted.tokens, size)
 
 
 def _is_blank(block: Json) -> bool:

@@ -1,91 +1,44 @@
-"""Tools: plain functions with an effect class, and the registry that runs a model's calls of them.
+"""Tools: plain functions with an effect class. `agent_core.registry` runs a model's calls of them.
 
 The schema comes from the signature and the docstring by the SDK's own decorator, which also validates the arguments.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import contextvars
 import functools
 import inspect
-import json
-import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Annotated, Any, Protocol, cast, get_args, get_origin, get_type_hints, overload
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints, overload
 
 import pydantic
 from anthropic import beta_async_tool
-from pydantic_core import to_jsonable_python
 
-from agent_core.errors import DefinitionError, ToolError
-from agent_core.failpoints import failpoint
-from agent_core.reconcile import DidNotHappen, Happened, objection
-from agent_core.results import A_RESULT_LIMIT, READER, RESULT_CHARS, fitted, is_result_limit
-from agent_core.types import Effect, Json, is_amount, micros
+from agent_core.context import ArtifactStore, ToolContext, tool_context
+from agent_core.errors import DefinitionError
+from agent_core.reconcile import objection
+from agent_core.registry import Registry, ToolCall, ToolResult, called, failure, success
+from agent_core.results import A_RESULT_LIMIT, is_result_limit
+from agent_core.types import Effect, Json, is_amount
+
+__all__ = [
+    "ArtifactStore",
+    "Registry",
+    "Tool",
+    "ToolCall",
+    "ToolContext",
+    "ToolResult",
+    "failure",
+    "success",
+    "tool",
+    "tool_context",
+]
 
 EFFECTS = get_args(Effect)
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+MOST_RETRIES = 10
 ToolFunction = Callable[..., Any]
-log = logging.getLogger(__name__)
-
-
-class ArtifactStore(Protocol):
-    """Where a tool's files go."""
-
-    async def save(self, job_id: str, name: str, data: bytes) -> Json: ...
-
-    async def load(self, job_id: str, name: str) -> bytes:
-        """An artifact's content. Raises FileNotFoundError when the job has none of that name."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ToolContext:
-    """What a running tool may know of its job.
-
-    `call_id` is the call's idempotency key: the same on every attempt at the call, in every process.
-    """
-
-    job_id: str
-    call_id: str
-    directory: Path
-    artifacts: ArtifactStore | None = None
-
-    @property
-    def workspace(self) -> Path:
-        """A directory of the job's own that holds its input files; it is made when it is first asked for."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        return self.directory
-
-    @property
-    def keeps_artifacts(self) -> bool:
-        return self.artifacts is not None
-
-    async def save_artifact(self, name: str, data: bytes) -> Json:
-        """Keeps a file with the job; returns its id, name and size. Raises ToolError when there is no place for it."""
-        return await self._place().save(self.job_id, name, data)
-
-    async def load_artifact(self, name: str) -> bytes:
-        """The content of an artifact of this job. Raises FileNotFoundError; ToolError when none can be kept."""
-        return await self._place().load(self.job_id, name)
-
-    def _place(self) -> ArtifactStore:
-        if self.artifacts is None:
-            raise ToolError("this run has no place to keep artifacts", code="no_artifact_store")
-        return self.artifacts
-
-
-_context: contextvars.ContextVar[ToolContext] = contextvars.ContextVar("tool_context")
-
-
-def tool_context() -> ToolContext:
-    """The context of the tool call that is running. Raises LookupError outside a tool call."""
-    return _context.get()
 
 
 @dataclass(frozen=True)
@@ -107,6 +60,14 @@ class Tool:
     reconcile: Callable[[Json], Awaitable[Any]] | None = field(default=None, repr=False, compare=False)
     max_result_chars: int | None = None
     price_usd: str | None = None
+    retries: int = 0
+    pin: str | None = None
+    """Of an MCP server's tool: the fingerprint of what the server said of it."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a call of which nobody knows if it happened may simply be sent again."""
+        return self.effect == "read" or self.idempotent
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -122,6 +83,8 @@ class Tool:
             "reconcilable": self.reconcilable or None,
             "max_result_chars": self.max_result_chars,
             "price_usd": self.price_usd,
+            "retries": self.retries or None,
+            "pin": self.pin,
         }
         return {**found, **{k: v for k, v in special.items() if v is not None}}  # others keep their hash
 
@@ -139,6 +102,7 @@ def tool(
     reconcile: ToolFunction | None = ...,
     max_result_chars: int | None = ...,
     price_usd: str | None = ...,
+    retries: int = ...,
     name: str | None = ...,
 ) -> Callable[[ToolFunction], Tool]: ...
 
@@ -153,6 +117,7 @@ def tool(
     reconcile: ToolFunction | None = None,
     max_result_chars: int | None = None,
     price_usd: str | None = None,
+    retries: int = 0,
     name: str | None = None,
 ) -> Tool | Callable[[ToolFunction], Tool]:
     """Makes a function, async or not, a tool.
@@ -163,9 +128,11 @@ def tool(
     asked what became of an interrupted call, with its arguments and under its `tool_context()`: it returns
     `Happened(result)` or `DidNotHappen()`; with None or an exception, a person is asked. A result of more than
     `max_result_chars` characters (None: the agent's) is kept as an artifact, and the model sees a preview. `price_usd`
-    is what each call costs, as a decimal string: it is reserved before the call and stands in the ledger. A function
-    that is not async runs in a thread, which a timeout or a cancellation leaves running. A parameter is described by a
-    text in its `Annotated` or by the docstring's Args. Raises DefinitionError when the function cannot be a tool.
+    is what each call costs, as a decimal string: it is reserved before the call and stands in the ledger. `retries`
+    is how often a call is tried again, after growing and jittered waits, when it failed with a retryable ToolError or
+    its `timeout`, which is that of one try; it is for tools that read or are idempotent. A function that is not async
+    runs in a thread, which a timeout or a cancellation leaves running. A parameter is described by a text in its
+    `Annotated` or by the docstring's Args. Raises DefinitionError when the function cannot be a tool.
     """
 
     def decorate(fn: ToolFunction) -> Tool:
@@ -175,6 +142,7 @@ def tool(
         if effect not in EFFECTS:
             raise DefinitionError(f"tool {label}: effect is {effect!r}; accepted are {', '.join(EFFECTS)}")
         _check_limits(label, timeout, max_result_chars, price_usd)
+        _check_retries(label, retries, repeatable=effect == "read" or idempotent)
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise DefinitionError(f"tool {label}: it is a generator; a tool returns its result in one piece")
         if reconcile is not None and (wrong := objection(reconcile, fn, effect, idempotent)):
@@ -196,6 +164,7 @@ def tool(
             idempotent=idempotent,
             max_result_chars=max_result_chars,
             price_usd=price_usd,
+            retries=retries,
             function=fn,
             validated=sdk.call,
             reconcilable=reconcile is not None,
@@ -216,16 +185,11 @@ def _check_limits(label: str, timeout: float, max_result_chars: int | None, pric
         )
 
 
-class _Failure(Exception):
-    """Carries what a tool raised past the SDK, which takes any ValidationError for one of the arguments."""
-
-
-@contextlib.contextmanager
-def _failures() -> Iterator[None]:
-    try:
-        yield
-    except (Exception, SystemExit) as exc:  # a tool that exits must not take the process with it
-        raise _Failure from exc
+def _check_retries(label: str, retries: int, *, repeatable: bool) -> None:
+    if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= MOST_RETRIES:
+        raise DefinitionError(f"tool {label}: retries is {retries!r}; expected a whole number from 0 to {MOST_RETRIES}")
+    if retries and not repeatable:
+        raise DefinitionError(f"tool {label}: retries is for tools that read or are idempotent; any other runs once")
 
 
 def _prepare(fn: ToolFunction, stand_in: ToolFunction | None = None) -> Callable[..., Any]:
@@ -233,18 +197,11 @@ def _prepare(fn: ToolFunction, stand_in: ToolFunction | None = None) -> Callable
 
     `stand_in` is called in its place, with its arguments.
     """
-    called = stand_in or fn
-
-    def in_thread(*args: Any, **kwargs: Any) -> Any:
-        with _failures():
-            return called(*args, **kwargs)
+    run = stand_in or fn
 
     @functools.wraps(fn)
     async def call(*args: Any, **kwargs: Any) -> Any:
-        if not inspect.iscoroutinefunction(called):
-            return await asyncio.to_thread(in_thread, *args, **kwargs)
-        with _failures():
-            return await called(*args, **kwargs)
+        return await called(run, *args, **kwargs)
 
     call.__annotations__ = {name: _describe(hint) for name, hint in get_type_hints(fn, include_extras=True).items()}
     return call
@@ -257,137 +214,3 @@ def _describe(hint: Any) -> Any:
     kind, *notes = get_args(hint)
     fields = [pydantic.Field(description=note) if isinstance(note, str) else note for note in notes]
     return Annotated[(kind, *fields)]
-
-
-@dataclass(frozen=True, slots=True)
-class ToolResult:
-    """What the model gets to see of a call. `outcome` is `ok` or a stable error code, for metrics."""
-
-    content: str
-    is_error: bool = False
-    outcome: str = "ok"
-
-
-class Registry:
-    """The tools of one agent, by name."""
-
-    def __init__(self, tools: Iterable[Tool] = (), max_result_chars: int = RESULT_CHARS) -> None:
-        self._tools = {t.name: t for t in tools}
-        self._max_result_chars = max_result_chars
-
-    def get(self, name: str) -> Tool | None:
-        return self._tools.get(name)
-
-    def effect(self, name: str) -> Effect:
-        """The effect class of a call; a call of an unknown tool only reads, for it only gets an error back."""
-        found = self._tools.get(name)
-        return found.effect if found else "read"
-
-    def price(self, name: str) -> int:
-        """What a call of the tool itself costs, in micro-dollars."""
-        found = self._tools.get(name)
-        return micros(found.price_usd) if found and found.price_usd else 0
-
-    def repeatable(self, name: str) -> bool:
-        """Whether a call of which nobody knows if it happened may simply be sent again."""
-        found = self._tools.get(name)
-        return found is not None and (found.effect == "read" or found.idempotent)
-
-    def reconcilable(self, name: str) -> bool:
-        """Whether a tool can be asked what became of a call."""
-        found = self._tools.get(name)
-        return found is not None and found.reconcile is not None
-
-    def to_json(self) -> list[Json]:
-        """The tools as the Messages API takes them, sorted so that the prompt's prefix stays the same."""
-        return [self._tools[name].to_json() for name in sorted(self._tools)]
-
-    async def call(self, name: str, input: Json, context: ToolContext) -> ToolResult:
-        """Runs one call. A failure of the tool is a result too: only cancellation leaves as an exception, and
-        StaleAttemptError when a long result may no longer be kept.
-        """
-        found = self._tools.get(name)
-        if found is None:
-            known = ", ".join(sorted(self._tools)) or "none"
-            return failure("unknown_tool", f"there is no tool named {name!r}; the tools are: {known}")
-        return await self._fitted(name, await self._call(found, input, context), context)
-
-    async def _call(self, found: Tool, input: Json, context: ToolContext) -> ToolResult:
-        token = _context.set(context)
-        try:
-            async with asyncio.timeout(found.timeout):
-                failpoint("before_tool")
-                return success(await found.validated(input))
-        except TimeoutError:
-            return _late(found)
-        except Exception as exc:
-            return _explain(exc, found)
-        finally:
-            _context.reset(token)
-
-    async def reconcile(self, name: str, input: Json, context: ToolContext) -> ToolResult | DidNotHappen | None:
-        """Asks a reconcilable tool what became of a call: its result, that it did not happen, or None for unknown.
-
-        Raises StaleAttemptError as `call` does.
-        """
-        answer = await self._ask(self._tools[name], input, context)
-        return await self._fitted(name, answer, context) if isinstance(answer, ToolResult) else answer
-
-    async def as_told(self, name: str, value: Any, context: ToolContext) -> ToolResult:
-        """The result of a call of which someone says what it returned. Raises StaleAttemptError as `call` does."""
-        return await self._fitted(name, success(value), context)
-
-    async def _ask(self, found: Tool, input: Json, context: ToolContext) -> ToolResult | DidNotHappen | None:
-        assert found.reconcile is not None
-        token = _context.set(context)
-        try:
-            async with asyncio.timeout(found.timeout):
-                answer = await found.reconcile(input)
-            if isinstance(answer, Happened):
-                return success(answer.result)
-        except Exception:
-            log.warning("tool %s could not say what became of call %s", found.name, context.call_id, exc_info=True)
-            return None
-        finally:
-            _context.reset(token)
-        return answer if isinstance(answer, DidNotHappen) else None
-
-    async def _fitted(self, name: str, result: ToolResult, context: ToolContext) -> ToolResult:
-        found = self._tools.get(name)
-        limit = (found and found.max_result_chars) or self._max_result_chars
-        text = await fitted(result.content, name, limit, context, readable=READER in self._tools)
-        return replace(result, content=text)
-
-
-def failure(code: str, message: str, retryable: bool = False) -> ToolResult:
-    """An error result, in the one shape in which the model sees errors."""
-    body = {"error": {"code": code, "message": message, "retryable": retryable}}
-    return ToolResult(json.dumps(body, ensure_ascii=False), is_error=True, outcome=code)
-
-
-def success(value: Any) -> ToolResult:
-    """The result of a call that returned `value`: a text as it is, anything else as JSON."""
-    text = value if isinstance(value, str) else json.dumps(to_jsonable_python(value), ensure_ascii=False)
-    text = text.encode("utf-8", "replace").decode()  # lone surrogates cannot be recorded, nor sent to the model
-    return ToolResult(text)
-
-
-def _late(found: Tool) -> ToolResult:
-    message = f"the tool did not finish within {found.timeout:g} seconds"
-    if found.effect == "read":
-        return failure("timeout", message, retryable=True)
-    return failure("timeout", f"{message}; it may have had its effect all the same")
-
-
-def _explain(exc: Exception, found: Tool) -> ToolResult:
-    cause = exc.__cause__
-    if isinstance(cause, ToolError):
-        return failure(cause.code, str(cause), cause.retryable)
-    if isinstance(cause, pydantic.ValidationError) and not isinstance(exc, _Failure):
-        faults = cause.errors(include_url=False, include_context=False, include_input=False)
-        detail = "; ".join(f"{'.'.join(map(str, f['loc'])) or 'arguments'}: {f['msg']}" for f in faults)
-        return failure("invalid_arguments", f"the arguments do not fit the tool's schema: {detail}")
-    # The text of an unexpected exception can hold a secret, so the model gets its class alone.
-    fault = cause if isinstance(exc, _Failure) and cause is not None else exc
-    log.warning("tool %s failed", found.name, exc_info=fault)
-    return failure("tool_failed", f"the tool failed with {type(fault).__name__}")

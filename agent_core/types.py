@@ -16,7 +16,7 @@ Effect = Literal["read", "write", "destructive"]
 Verdict = Literal["happened", "not_happened"]
 AtLimit = Literal["stop", "pause", "warn"]
 Unit = Literal["usd", "tokens"]
-Role = Literal["planner", "executor", "validator", "summariser"]
+Role = Literal["planner", "executor", "validator", "summariser", "router"]
 
 MICROS = 1_000_000
 
@@ -119,6 +119,8 @@ class ModelStarted:
     role: Role = "executor"
     final: bool = False
     """The limits leave room for no further call like it: the model was told to conclude."""
+    server: str = ""
+    """Which server was asked, by its name in the settings; empty for the worker's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,48 @@ class ApprovalRequested:
     effect: Effect
 
 
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """The run goes on in another way: a pattern's next phase, an answer to be repaired, a warning.
+
+    `state` names the phase, `say` is what the platform tells the model, as the user would. The turns of the phase are
+    taken in `role`, with its model, without tools when `tools` is false, and end in a JSON value of the schema
+    `expects` unless that is None. `why` is `phase` when one begins, `repair` when an answer does not fit, `loop` for a
+    warning.
+    """
+
+    TYPE: ClassVar[str] = "state.changed"
+    state: str
+    step: int = 0
+    why: str = ""
+    say: str = ""
+    role: Role = "executor"
+    tools: bool = True
+    expects: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """The conversation's middle was replaced by a summary of it.
+
+    `kept_from` is the index of the first message that stays after the opening ones.
+    """
+
+    TYPE: ClassVar[str] = "context.compacted"
+    step: int
+    summary: str
+    kept_from: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsCleared:
+    """Old tool results were taken out of the conversation to make room; the journal has them."""
+
+    TYPE: ClassVar[str] = "context.cleared"
+    step: int
+    call_ids: list[str]
+
+
 Entry = (
     ModelStarted
     | ModelSubmitted
@@ -233,6 +277,9 @@ Entry = (
     | ToolCompleted
     | ToolReconciled
     | ApprovalRequested
+    | StateChanged
+    | Compacted
+    | ResultsCleared
 )
 ENTRY_TYPES: dict[str, type[Entry]] = {
     cls.TYPE: cls
@@ -245,6 +292,9 @@ ENTRY_TYPES: dict[str, type[Entry]] = {
         ToolCompleted,
         ToolReconciled,
         ApprovalRequested,
+        StateChanged,
+        Compacted,
+        ResultsCleared,
     )
 }
 _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in ENTRY_TYPES.values()}
@@ -299,9 +349,9 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The agent gave its answer."""
+    """The agent gave its answer: a text, or the value that its schema asked for."""
 
-    output: str
+    output: Any
     stop_reason: str = "end_turn"
 
 
@@ -355,4 +405,11 @@ class Batched:
     asked: bool
 
 
-Outcome = Completed | Stopped | Suspended | Deferred | Paused | Held | Batched
+@dataclass(frozen=True, slots=True)
+class Delegated:
+    """Tool calls of the run are other jobs now: run again when they have ended."""
+
+    job_ids: list[str]
+
+
+Outcome = Completed | Stopped | Suspended | Deferred | Paused | Held | Batched | Delegated

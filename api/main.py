@@ -10,9 +10,10 @@ import sys
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import RedisError
 
 from agent_core.failpoints import arm
+from agent_core.redaction import Redactor
 from api.app import REDIS_SECONDS, create_app
 from api.settings import Settings
 from jobs.durability import look
@@ -61,7 +62,7 @@ def server(settings: Settings) -> Server:
 
 def serve(settings: Settings) -> None:
     """Runs the API until SIGTERM or SIGINT. Exits at once when Redis is there and would throw jobs away."""
-    configure_logging(settings.log_format, settings.log_level)
+    configure_logging(settings.log_format, settings.log_level, Redactor(settings.secrets))
     arm(settings.failpoints)
     _look_at_redis(settings)
     if settings.files_url is None:
@@ -90,7 +91,7 @@ def _look_at_redis(settings: Settings) -> None:
     try:
         with connect(settings.redis_url, REDIS_SECONDS) as client:
             found = look(client)
-    except (UnavailableError, AuthenticationError) as exc:
+    except UnavailableError as exc:
         print(f"nightshift api: NIGHTSHIFT_REDIS_URL is wrong: {exc}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     except RedisError as exc:

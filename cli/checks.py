@@ -12,7 +12,7 @@ from typing import Any
 from cli import datadir, embedded, probe
 from cli import settings as cli_settings
 from cli.client import Client, Json
-from cli.errors import CliError, RefusedError
+from cli.errors import CliError, RefusedError, UsageError
 from cli.invocation import command
 from cli.settings import Connection, Surroundings
 from jobs import durability as jobs_durability
@@ -138,6 +138,8 @@ async def redis(patient: Patient) -> list[Check]:
             await probe.ping(link, url)
             facts = await probe.facts(link)
             return [version(url, facts), eviction(facts), durability(facts), await _workers(link)]
+    except UsageError as exc:
+        return [Check("redis", False, str(exc), "correct NIGHTSHIFT_REDIS_URL")]
     except CliError as exc:
         return [Check("redis", False, str(exc), start() if patient.around.redis_url is None else "start that Redis")]
 

@@ -39,10 +39,15 @@ async def redis(url: str) -> AsyncIterator[RedisLink]:
 
 
 async def ping(link: RedisLink, url: str) -> None:
-    """Raises UnreachableError when Redis does not answer, or answers with an error."""
+    """Raises UnreachableError when Redis does not answer, or answers with an error; UsageError when it refuses the
+    password.
+    """
     try:
         await link.command("PING")
     except UnavailableError as exc:
+        if exc.code == "storage_auth":
+            raise UsageError("NIGHTSHIFT_REDIS_URL is wrong: Redis at "
+                             f"{without_secrets(url)} refuses its user or password") from exc  # fmt: skip
         raise UnreachableError(f"Redis at {without_secrets(url)} does not answer: start it, or mend "
                                "NIGHTSHIFT_REDIS_URL") from exc  # fmt: skip
     except RedisError as exc:

@@ -42,8 +42,13 @@ def durability(aof: bool, fsync: str) -> Durability:
 
 
 def look(client: redis.Redis) -> Durability:
-    """Asks a Redis. Raises UnavailableError when it evicts, redis.RedisError when it does not answer; blocks."""
-    info = client.info()
+    """Asks a Redis. Raises UnavailableError when it evicts, or refuses us; redis.RedisError when it does not answer;
+    blocks.
+    """
+    try:
+        info = client.info()
+    except redis.AuthenticationError as exc:
+        raise UnavailableError("Redis refuses its user or password", code="storage_auth") from exc
     require_no_eviction(info)
     try:
         fsync = client.config_get("appendfsync").get("appendfsync") or "unknown"

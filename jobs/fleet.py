@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from agent_core.types import Json
 from jobs import keys
@@ -14,7 +14,7 @@ from jobs.link import RedisLink, milliseconds
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
     """One worker process. `versions` are the "agent@version" that it can run; `simulated` says that its model is the
-    simulated one.
+    simulated one; `mcp_away` are the MCP servers that it cannot reach.
     """
 
     name: str
@@ -26,6 +26,7 @@ class WorkerReport:
     running: int
     draining: bool = False
     simulated: bool = False
+    mcp_away: list[str] = field(default_factory=list)
 
 
 async def report(link: RedisLink, worker: WorkerReport, ttl: int) -> None:

@@ -89,27 +89,35 @@ def ledger_rows(job_id: str, lines: Iterable[Line]) -> list[Json]:
     tokens are limited. Lines of attempt 0 were copied by a fork and were paid for by another job.
     """
     rows: dict[str, Json] = {}
+    newest: dict[str, str] = {}  # rows of calls that were made again after they had been paid for
     for line in lines:
-        if line.attempt == 0:
+        if line.attempt == 0 or "call_id" not in line.data:
             continue
+        call_id: str = line.data["call_id"]
+        row_id = newest.get(call_id, call_id)
+        opened = rows.get(row_id, {})
+        paid = opened.get("settled_usd") is not None
         match line.type:
+            case "tool.requested" if paid:
+                row_id = newest[call_id] = f"{row_id}.again"
+                row = _tool_row(line, {})
+            case _ if paid:  # a call is settled once: its first end has the money
+                continue
             case "model.started" | "model.completed" | "model.failed":
-                row = _model_row(line, rows.get(line.data["call_id"], {}))
+                row = _model_row(line, opened)
             case "tool.requested" | "tool.completed" | "tool.charged":
-                row = _tool_row(line, rows.get(line.data["call_id"], {}))
+                row = _tool_row(line, opened)
             case "tool.reconciled" if line.data["decision"] == "not_happened":
-                rows.pop(line.data["call_id"], None)
+                rows.pop(row_id, None)
                 continue
             case _:
                 continue
         if row:
-            rows[line.data["call_id"]] = {"id": line.data["call_id"], "job_id": job_id, "attempt": line.attempt, **row}
+            rows[row_id] = {"id": row_id, "job_id": job_id, "attempt": line.attempt, **row}
     return list(rows.values())
 
 
 def _model_row(line: Line, opened: Json) -> Json:
-    if opened.get("settled_usd") is not None:  # a call is settled once: its first end has the money
-        return opened
     data, closed = line.data, line.type != "model.started"
     used = Usage()
     used.count(data.get("usage"))
@@ -135,7 +143,6 @@ def _tool_row(line: Line, opened: Json) -> Json:
     if line.type == "tool.requested":
         if not data.get("reserved"):
             return {}
-        still_open = bool(opened) and opened["settled_usd"] is None  # an attempt went on with the call of another
         return {
             "step": data["step"],
             "kind": "tool",
@@ -147,7 +154,7 @@ def _tool_row(line: Line, opened: Json) -> Json:
             "reserved_usd": usd(data["reserved"]),
             "settled_usd": None,
             "reason": "reserved",
-            "created_at": opened["created_at"] if still_open else rfc3339(line.ms),
+            "created_at": opened.get("created_at", rfc3339(line.ms)),  # open: an attempt goes on with another's call
         }
     if not opened:
         return {}

@@ -8,9 +8,11 @@ from typing import Literal
 
 import structlog
 
+from agent_core.redaction import Redactor
 
-def configure_logging(log_format: Literal["json", "console"], level: str) -> None:
-    """Sets logging up for the whole process, libraries included."""
+
+def configure_logging(log_format: Literal["json", "console"], level: str, redactor: Redactor) -> None:
+    """Sets logging up for the whole process, libraries included. What is logged is redacted last, tracebacks too."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -30,6 +32,7 @@ def configure_logging(log_format: Literal["json", "console"], level: str) -> Non
         # a plain traceback: the default shows local variables, which hold secrets, and takes seconds of the event loop
         plain = structlog.dev.plain_traceback
         last.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain))
+    last.append(lambda _, __, line: redactor.text(str(line)))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
     root = logging.getLogger()

@@ -12,7 +12,7 @@ from typing import Protocol
 from agent_core.types import Budget, Json
 from jobs.journal import FIRST, Line
 from jobs.money import NO_MONEY, Money
-from jobs.queue import MOST_OVERDUE, Claim, Overdue
+from jobs.queue import FROM_THE_START, MOST_OVERDUE, Claim, Overdue, PassOver
 from jobs.records import Job, JobSpec
 from jobs.store import Attempt, Hold, Idempotency, Moved, Submitted
 
@@ -28,7 +28,11 @@ class TicketQueue(Protocol):
 
     async def beat(self, members: Sequence[tuple[str, str, str]], lease: int) -> list[int]: ...
 
-    async def overdue(self, *, most: int = MOST_OVERDUE, unticketed_ms: int = 10_000, skip: int = 0) -> Overdue: ...
+    async def overdue(
+        self, *, most: int = MOST_OVERDUE, unticketed_ms: int = 10_000, skip: PassOver = FROM_THE_START
+    ) -> Overdue: ...
+
+    async def set_aside(self, job_id: str, token: str = "", queue: str = "") -> None: ...
 
     async def stop(self, job_id: str, worker: str) -> None: ...
 

@@ -12,12 +12,13 @@ import uuid
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
 from rq.utils import utcformat
 
 from jobs import keys
-from jobs.link import Arg, RedisLink
+from jobs.link import Arg, RedisLink, milliseconds
 from jobs.records import PRIORITIES, RECORD_VERSION, Job, JobSpec, parse_record
 from jobs.scripts import script
 from jobs.status import TRANSITIONS
@@ -98,6 +99,20 @@ class Overdue:
     lost: list[tuple[str, str, str]]
 
 
+class PassOver(NamedTuple):
+    """How many of each kind a sweep does not look at, the oldest ones: those that the sweeps before it looked at.
+
+    What a sweep can do nothing about stays, and a page full of it must not hide what is behind it.
+    """
+
+    due: int = 0
+    expired: int = 0
+    unticketed: int = 0
+
+
+FROM_THE_START = PassOver()
+
+
 class Tickets:
     """Pushing, claiming and leasing."""
 
@@ -126,6 +141,7 @@ class Tickets:
             keys.DUE,
             keys.rq_queue(side_queue(name, spec)),
             keys.KILL_SWITCH,
+            keys.DEAD_LETTERS,
         ]
         call = json.dumps([TASK, None, [job_id], {}])
         args = [job_id, name, _now(), call, "front" if front else "back", int(again), MOST_WAKES, keys.STOPPED_PREFIX]
@@ -180,16 +196,27 @@ class Tickets:
         answer = await self._link.script(script("beat"), beat_keys, args, patient=False)
         return [int(n) for n in answer]
 
-    async def overdue(self, *, most: int = MOST_OVERDUE, unticketed_ms: int = 10_000, skip: int = 0) -> Overdue:
-        """What is due, expired, queued for long, or held by a lease that has ended, at most `most` of each.
-
-        `skip` passes over that many of the long queued, the oldest ones: the way to look at all of a long queue.
-        """
+    async def overdue(
+        self, *, most: int = MOST_OVERDUE, unticketed_ms: int = 10_000, skip: PassOver = FROM_THE_START
+    ) -> Overdue:
+        """What is due, expired, queued for long, or held by a lease that has ended, at most `most` of each."""
         sweep_keys = [keys.DUE, keys.EXPIRING, keys.QUEUED, keys.RQ_QUEUES]
-        args: list[Arg] = [LEASE_MARGIN, most, unticketed_ms, keys.RQ_WIP_PREFIX, keys.RQ_QUEUE_PREFIX, skip]
+        args: list[Arg] = [LEASE_MARGIN, most, unticketed_ms, keys.RQ_WIP_PREFIX, keys.RQ_QUEUE_PREFIX, *skip]
         due, expired, unticketed, lost = await self._link.script(script("overdue"), sweep_keys, args, patient=False)
         held = [(*member.decode().split(":", 1), queue.decode()) for member, queue in lost]
         return Overdue(_texts(due), _texts(expired), _texts(unticketed), held)
+
+    async def set_aside(self, job_id: str, token: str = "", queue: str = "") -> None:
+        """Keeps a job whose record cannot be read for a person, out of the way of all others.
+
+        It is in no list of the sweeps any more, its attempt has no lease, and its session goes on without it.
+        """
+        indexes = (keys.QUEUED, keys.DUE, keys.EXPIRING)
+        await asyncio.gather(
+            self._link.command("ZADD", keys.DEAD_LETTERS, "NX", milliseconds(), job_id),
+            *(self._link.command("ZREM", index, job_id) for index in indexes),
+            self._link.command("ZREM", keys.rq_wip(queue), f"{job_id}:{token}"),
+        )
 
     async def side_queues(self) -> list[str]:
         """Queues of jobs whose agent version some worker could not run."""

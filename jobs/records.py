@@ -191,18 +191,22 @@ def budget_fields(budget: Budget) -> dict[str, str | int]:
     }
 
 
+class DamagedRecordError(ValueError):
+    """A record that no version can read."""
+
+
 def parse_record(raw: Mapping[bytes, bytes], end: Json | None = None) -> Job:
     """The job of a record's hash; `end` is the data of the entry that ended it.
 
-    Raises ValueError (KeyError and the like are turned into it) for a record that this version cannot read.
+    Raises DamagedRecordError; another ValueError for a record of a version that is newer than this one.
     """
     try:
         version = int(raw[b"v"])
-        if version > RECORD_VERSION:
-            raise ValueError(f"the record has version {version}; this version reads up to {RECORD_VERSION}")
-        return _parse({k.decode(): v.decode() for k, v in raw.items()}, end or {})
-    except (KeyError, TypeError, UnicodeDecodeError) as exc:
-        raise ValueError(f"the record is damaged: {exc!r}") from exc
+        if version <= RECORD_VERSION:
+            return _parse({k.decode(): v.decode() for k, v in raw.items()}, end or {})
+    except (KeyError, TypeError, ValueError) as exc:
+        raise DamagedRecordError(f"the record is damaged: {exc!r}") from exc
+    raise ValueError(f"the record has version {version}; this version reads up to {RECORD_VERSION}")
 
 
 def _parse(raw: dict[str, str], end: Json) -> Job:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
+from urllib.parse import parse_qs, unquote
 
 import fsspec  # type: ignore[import-untyped]
-from pydantic import ValidationError, field_validator
+from pydantic import SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
@@ -94,6 +96,11 @@ class CommonSettings(BaseSettings):
         return _read_prices(self.prices)
 
     @property
+    def secrets(self) -> list[str]:
+        """What no log and no journal may show: every SecretStr, and the passwords of URLs."""
+        return [secret for name in type(self).model_fields for secret in _secrets_of(getattr(self, name))]
+
+    @property
     def files_location(self) -> str:
         """Where uploaded files and artifacts live, as an fsspec URL."""
         return self.files_url or f"file://{(self.data_dir / 'files').absolute()}"
@@ -104,6 +111,20 @@ def _read_prices(path: Path | None) -> Prices:
     from agent_core.pricing import PUBLISHED, Prices  # takes long to load, and most commands need no price
 
     return PUBLISHED if path is None else Prices.from_json(path.read_text("utf-8"))
+
+
+def _secrets_of(value: object) -> Iterator[str]:
+    match value:
+        case SecretStr():
+            yield value.get_secret_value()
+        case str() if "://" in value:
+            credentials, query = value.partition("://")[2].rpartition("@")[0], value.partition("?")[2]
+            password = credentials.partition(":")[2] or parse_qs(query).get("password", [""])[0]
+            yield from {password, unquote(password)} - {""}
+        case dict():
+            yield from (secret for item in value.values() for secret in _secrets_of(item))
+        case list() | tuple():
+            yield from (secret for item in value for secret in _secrets_of(item))
 
 
 Settings = TypeVar("Settings", bound=BaseSettings)

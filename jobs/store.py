@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import redis
+
 from agent_core.errors import BudgetError, KilledError, StaleAttemptError
 from agent_core.types import Budget, Json
 from jobs import keys, stats
@@ -22,7 +24,7 @@ from jobs.kill_switch import Switch, switches_of
 from jobs.link import RedisLink
 from jobs.money import NAMES, NO_MONEY, Money, refusal_from
 from jobs.queue import LEASE_MARGIN, Tickets, queue_name
-from jobs.records import Job, JobSpec, new_id, parse_record, record_fields
+from jobs.records import DamagedRecordError, Job, JobSpec, new_id, parse_record, record_fields
 from jobs.scripts import script
 from jobs.status import ENDED, TRANSITIONS, Status
 
@@ -182,7 +184,7 @@ class JobStore:
     async def get(self, tenant: str | None, job_id: str) -> Job:
         """The job as it is now. `tenant=None` is for the platform's own processes.
 
-        Raises NotFoundError, also for a job of another tenant; ValueError for a damaged record.
+        Raises NotFoundError, also for a job of another tenant; DamagedRecordError.
         """
         found = await self.get_many([job_id])
         job = found[0]
@@ -192,9 +194,17 @@ class JobStore:
 
     async def get_many(self, job_ids: Sequence[str]) -> list[Job | None]:
         """Jobs in the order of their ids, None for those that do not exist."""
-        raws = await asyncio.gather(*(self.link.command("HGETALL", keys.job(job_id)) for job_id in job_ids))
-        found = zip(job_ids, map(_mapping, raws), strict=True)
+        raws = await asyncio.gather(*map(self._raw, job_ids))
+        found = zip(job_ids, raws, strict=True)
         return list(await asyncio.gather(*(self._job(job_id, raw) for job_id, raw in found)))
+
+    async def _raw(self, job_id: str) -> Mapping[bytes, bytes]:
+        try:
+            return _mapping(await self.link.command("HGETALL", keys.job(job_id)))
+        except redis.ResponseError as exc:
+            if "WRONGTYPE" not in str(exc):
+                raise
+            raise DamagedRecordError("the record is damaged: it is no hash") from exc
 
     async def _job(self, job_id: str, raw: Mapping[bytes, bytes]) -> Job | None:
         if not raw:
@@ -305,7 +315,8 @@ class JobStore:
             case b"moved":
                 following = verdict[2].decode() or None
                 if following:
-                    await self.release(following)
+                    with suppress(DamagedRecordError):  # a sweep sets it aside
+                        await self.release(following)
                 if verdict[3]:
                     await self._cancel_after_all(replace(job, status=TRANSITIONS[action].target))
                 return Moved(verdict[1].decode(), following)

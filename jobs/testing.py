@@ -6,87 +6,24 @@ reading of one Lua script. It lives in one event loop and keeps nothing.
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from agent_core.errors import StaleAttemptError
 from agent_core.types import Budget, Json
 from jobs import stats
 from jobs.errors import ConflictError, IdempotencyError, NotFoundError
-from jobs.journal import FIRST, Line, dump
+from jobs.journal import FIRST, Line
 from jobs.kill_switch import GLOBAL
 from jobs.link import milliseconds
 from jobs.money import NO_MONEY, Money
-from jobs.queue import CLAIM, MOST_OVERDUE, Claim, Overdue, queue_name, side_queue
-from jobs.records import Job, JobSpec, new_id, parse_record, record_fields
+from jobs.queue import CLAIM, FROM_THE_START, MOST_OVERDUE, Claim, Overdue, PassOver, queue_name, side_queue
+from jobs.records import Job, JobSpec, new_id, record_fields
 from jobs.status import ENDED, TRANSITIONS, Status
 from jobs.store import IDEMPOTENCY_SECONDS, TO_THE_FRONT, Attempt, Hold, Idempotency, Moved, Submitted, refusal
-from jobs.testing_money import MemoryAccounts
-from jobs.testing_switches import MemorySwitches
-
-Record = dict[str, str]
-Clock = Callable[[], int]
-
-
-@dataclass(slots=True)
-class Shelf:
-    """What the two halves of the store share. Times are ms of `clock`; a lease's key is its queue and `job:token`.
-
-    Big entries stand in their journal too: in memory nothing is gained by a blob.
-    """
-
-    clock: Clock
-    records: dict[str, Record] = field(default_factory=dict)
-    journals: dict[str, list[Line]] = field(default_factory=dict)
-    sessions: defaultdict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
-    queued: dict[str, int] = field(default_factory=dict)
-    due: dict[str, int] = field(default_factory=dict)
-    expiring: dict[str, int] = field(default_factory=dict)
-    queues: dict[str, list[str]] = field(default_factory=dict)
-    leases: dict[tuple[str, str], int] = field(default_factory=dict)
-    held: dict[str, int | None] = field(default_factory=dict)
-    switches: MemorySwitches = field(init=False)
-    accounts: MemoryAccounts = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.switches = MemorySwitches(self.queues)
-        self.accounts = MemoryAccounts(self.clock, self.records, switches=self.switches.on)
-
-    def job(self, job_id: str) -> Job | None:
-        """The job of a record, read back as from Redis."""
-        record = self.records.get(job_id)
-        if record is None:
-            return None
-        end = next((line.data for line in self.journals[job_id] if line.id == record.get("end_id")), None)
-        return parse_record({name.encode(): value.encode() for name, value in record.items()}, end)
-
-    def append(self, job_id: str, type_: str, data: Json, attempt: int | str = 0) -> str:
-        """Appends a line to a journal; returns its id, which is above the last one's whatever the clock says."""
-        lines = self.journals.setdefault(job_id, [])
-        ms, number = self.clock(), 0
-        if lines and lines[-1].position >= (ms, 0):
-            ms, number = lines[-1].position[0], lines[-1].position[1] + 1
-        lines.append(Line(f"{ms}-{number}", type_, int(attempt), json.loads(dump(data))))
-        return lines[-1].id
-
-    def line_of(self, record: Record) -> list[str]:
-        """The session's jobs, in the order in which they run."""
-        return self.sessions[record["tenant"], record["session_id"]]
-
-    def may_run(self, job_id: str) -> bool:
-        """Whether a job may have a ticket: queued, due, and the first of its session."""
-        record = self.records.get(job_id)
-        if record is None or record["status"] not in CLAIM.sources or job_id in self.due:
-            return False
-        return not record["session_id"] or self.line_of(record)[:1] == [job_id]
-
-    def lease_end(self, seconds: int) -> int:
-        """When a lease that begins now ends; Redis counts from the beginning of the second."""
-        return (self.clock() // 1000 + seconds) * 1000
+from jobs.testing_shelf import Clock, Record, Shelf
 
 
 class MemoryTickets:
@@ -155,12 +92,22 @@ class MemoryTickets:
             answers.append(_asked(record) if held else -1)
         return answers
 
-    async def overdue(self, *, most: int = MOST_OVERDUE, unticketed_ms: int = 10_000, skip: int = 0) -> Overdue:
+    async def overdue(
+        self, *, most: int = MOST_OVERDUE, unticketed_ms: int = 10_000, skip: PassOver = FROM_THE_START
+    ) -> Overdue:
         shelf, now = self._shelf, self._shelf.clock()
-        unticketed = _until(shelf.queued, now - unticketed_ms)[skip:][:most]
+        due = _until(shelf.due, now)[skip.due :][:most]
+        expired = _until(shelf.expiring, now)[skip.expired :][:most]
+        unticketed = _until(shelf.queued, now - unticketed_ms)[skip.unticketed :][:most]
         ended = [(*member.split(":"), queue) for (queue, member), end in shelf.leases.items() if end < now]
         lost = [(job_id, token, queue) for job_id, token, queue in ended[:most]]
-        return Overdue(_until(shelf.due, now)[:most], _until(shelf.expiring, now)[:most], unticketed, lost)
+        return Overdue(due, expired, unticketed, lost)
+
+    async def set_aside(self, job_id: str, token: str = "", queue: str = "") -> None:
+        self._shelf.dead_letters.add(job_id)
+        for index in (self._shelf.queued, self._shelf.due, self._shelf.expiring):
+            index.pop(job_id, None)
+        self._shelf.leases.pop((queue, f"{job_id}:{token}"), None)
 
     async def stop(self, job_id: str, worker: str) -> None:
         """Notes that the worker was told to stop the job."""
@@ -380,6 +327,8 @@ class MemoryStore:
             record["writes"] = str(number)
             for name, increment in counters.items():
                 record[name] = str(int(record.get(name, 0)) + increment)
+            if any(type_ == "model.completed" for type_, _ in entries):
+                record.pop("lost", None)
             self._append_all(job_id, record, entries, reached)
         return _asked(record)
 

@@ -38,6 +38,18 @@ def redis_url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
+def guarded_redis(redis_url: str) -> Iterator[str]:
+    """The URL of a Redis that wants a password, which the URL does not have."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.config_set("requirepass", "right")
+        try:
+            yield redis_url
+        finally:
+            client.execute_command("AUTH", "right")
+            client.config_set("requirepass", "")
+
+
+@pytest.fixture
 async def link(redis_url: str) -> AsyncIterator[RedisLink]:
     """A link to the empty Redis."""
     link = RedisLink(connect(redis_url))

@@ -22,7 +22,8 @@ async def take_over(
             ToolReconciled(intent.call_id, intent.step, intent.name, decision["decision"], "person")
         ]
         if decision["decision"] == "happened":
-            result = await registry.as_told(intent.name, decision["result"], context(intent.call_id))
+            told = (intent.name, intent.input, decision["result"])
+            result = await registry.as_told(*told, context(intent.call_id))
             about = (intent.call_id, intent.step, intent.name)
             entries.append(ToolCompleted(*about, result.content, result.is_error, settled=intent.reserved))
         await commit(state, journal, *entries)

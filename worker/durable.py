@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from agent_core.errors import BudgetError
+from agent_core.redaction import Redactor
 from agent_core.types import (
     USAGE_FIELDS,
     Entry,
@@ -23,6 +24,7 @@ from jobs.records import Job
 from jobs.stats import Stats
 from jobs.store import JobStore
 
+SHAPES_ALONE = Redactor()
 GATHER_SECONDS = 0.25
 """Live text is gathered for this long, so that a watcher gets at most four pieces a second."""
 
@@ -31,7 +33,14 @@ class DurableJournal:
     """Writes an attempt's entries under its token, numbered, so that a repeated write changes nothing."""
 
     def __init__(
-        self, store: JobStore, job: Job, token: str, stats: Stats, live: LiveText, on_cancel: Callable[[], None]
+        self,
+        store: JobStore,
+        job: Job,
+        token: str,
+        stats: Stats,
+        live: LiveText,
+        on_cancel: Callable[[], None],
+        redactor: Redactor = SHAPES_ALONE,
     ) -> None:
         self._store = store
         self._job = job
@@ -39,8 +48,13 @@ class DurableJournal:
         self._stats = stats
         self._live = live
         self._on_cancel = on_cancel
+        self._redactor = redactor
         self._written = 0
         self._pause = job.flag == "pause"
+
+    def kept(self, entry: Entry) -> Entry:
+        """See `agent_core.ports.Journal`."""
+        return self._redactor.entry(entry)
 
     async def record(self, *entries: Entry) -> None:
         """See `agent_core.ports.Journal`."""
@@ -108,10 +122,13 @@ def _counters(entries: tuple[Entry, ...]) -> dict[str, int]:
 class LiveText:
     """Publishes what the model says while it says it; nothing of it is kept."""
 
-    def __init__(self, store: JobStore, job: Job) -> None:
+    def __init__(self, store: JobStore, job: Job, redactor: Redactor = SHAPES_ALONE) -> None:
         self._store = store
         self._job = job
+        self._redactor = redactor
         self._pieces: list[str] = []
+        self._held = ""
+        """The last word when it was last looked at."""
         self._step = 0
         self._timer: asyncio.TimerHandle | None = None
         self._sending: set[asyncio.Task[None]] = set()
@@ -127,16 +144,22 @@ class LiveText:
 
     def drop(self) -> None:
         """Forgets what was not sent: what the reply came to stands in the journal from now on."""
-        self._pieces.clear()
+        self._pieces, self._held = [], ""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _flush(self) -> None:
+        """Sends what is gathered, but for a last word that still grows: it may be the half of a secret."""
         self._timer = None
-        if self._pieces:
-            data = {"step": self._step, "text": "".join(self._pieces)}
-            self._pieces.clear()
+        text = "".join(self._pieces)
+        end = len(text) if text == self._held else max(text.rfind(" "), text.rfind("\n")) + 1
+        self._held = text[end:]
+        self._pieces = [self._held] if self._held else []
+        if self._held:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._flush)
+        if end:
+            data = {"step": self._step, "text": self._redactor.text(text[:end])}
             task = asyncio.get_running_loop().create_task(self._publish(data))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)

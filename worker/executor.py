@@ -19,6 +19,7 @@ from agent_core.errors import KilledError, ModelError, StaleAttemptError, Unknow
 from agent_core.failpoints import failpoint
 from agent_core.loop import Ports, run
 from agent_core.ports import Decision, Model
+from agent_core.redaction import Redactor
 from agent_core.tools import ToolContext
 from agent_core.types import (
     Batched,
@@ -46,7 +47,7 @@ from jobs.stats import Stats
 from jobs.store import Attempt, Hold, JobStore
 from memory.session import Fence, SessionMemory, SessionScope
 from worker.decisions import take_over
-from worker.durable import DurableJournal, LiveText
+from worker.durable import SHAPES_ALONE, DurableJournal, LiveText
 from worker.restore import Restored, restore
 
 MOST_DEFERRALS = 8
@@ -101,8 +102,10 @@ class Executor:
         agents: Callable[[str], Agent | None],
         stats: Stats,
         workspaces: Path,
+        redactor: Redactor = SHAPES_ALONE,
     ) -> None:
         self._store = store
+        self._redactor = redactor
         self._files = files
         self._models = models
         self._agents = agents
@@ -154,9 +157,15 @@ class Executor:
             waiting_since = max(job.created_ms, job.spec.run_at or 0)
             self._stats.observe("queue_wait_seconds", max(0, (job.since_ms or 0) - waiting_since) / 1000)
         workspace = self._workspaces / job.id
-        live = LiveText(self._store, job)
+        live = LiveText(self._store, job, self._redactor)
         journal = DurableJournal(
-            self._store, job, attempt.token, self._stats, live, on_cancel=lambda: attempted.interrupt("cancel")
+            self._store,
+            job,
+            attempt.token,
+            self._stats,
+            live,
+            on_cancel=lambda: attempted.interrupt("cancel"),
+            redactor=self._redactor,
         )
         attempted.journal = journal
         try:
@@ -260,7 +269,8 @@ class Executor:
     async def _fail(
         self, job: Job, attempt: Attempt, stop_reason: str, code: str, message: str, output: str | None = None
     ) -> None:
-        data = {"stop_reason": stop_reason, "output": output, "error": {"code": code, "message": message}}
+        error = {"code": code, "message": self._redactor.text(message)}
+        data = {"stop_reason": stop_reason, "output": output, "error": error}
         await self._store.move(job, "fail", data, attempt=attempt, stop_reason=stop_reason)
         self._ended(job, "failed")
 
@@ -289,8 +299,7 @@ class Executor:
     async def _set_aside(self, claim: Claim) -> None:
         """A record that cannot be read is kept for a person and disturbs no other job."""
         log.error("record set aside: it cannot be read", job=claim.job_id, why=claim.damaged)
-        await self._store.link.command("LPUSH", keys.DEAD_LETTERS, claim.job_id)
-        await self._store.link.command("ZREM", keys.rq_wip(claim.queue), claim.member)
+        await self._store.tickets.set_aside(claim.job_id, claim.token, claim.queue)
 
 
 def _absorb_cancellation() -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from agent_core.agent import Agent
 from agent_core.errors import DefinitionError
+from agent_core.mcp import McpServer
 from agent_core.tools import Tool
 from agent_core.types import Budget, Json
 from jobs.agents import Published
 from worker.errors import StartError
+
+Remote = Callable[[Json], Tool]
 
 
 def load_agents(sources: Sequence[str]) -> dict[str, Agent]:
@@ -56,24 +59,29 @@ def published(agent: Agent) -> Published:
     return Published(agent.name, agent.version, agent.definition())
 
 
-def runnable(versions: Iterable[Published], local: dict[str, Agent]) -> dict[str, Agent]:
-    """The agents, by "name@version", of the published versions whose tools this worker has."""
+def runnable(versions: Iterable[Published], local: dict[str, Agent], remote: Remote | None = None) -> dict[str, Agent]:
+    """The agents, by "name@version", of the published versions whose tools this worker has.
+
+    `remote` makes the tool of a definition's item when an MCP server has it, and raises KeyError when none does.
+    """
     found: dict[str, Agent] = {}
     for version in versions:
         agent = local.get(version.name)
-        if agent is not None and (rebuilt := rebuild(version.definition, agent.tools)) is not None:
+        if agent is not None and (rebuilt := rebuild(version.definition, agent.tools, remote)) is not None:
             found[f"{version.name}@{version.version}"] = rebuilt
     return found
 
 
-def rebuild(definition: Json, tools: Sequence[Tool]) -> Agent | None:
+def rebuild(definition: Json, tools: Sequence[Tool], remote: Remote | None = None) -> Agent | None:
     """The agent of a published definition, with the schemas that it pinned; None when a tool is missing here.
 
     The definition of another platform version may name fields that this one does not know: None as well.
     """
     by_name = {t.name: t for t in tools}
     try:
+        by_name |= {item["name"]: remote(item) for item in definition["tools"] if remote and "pin" in item}
         pinned = [replace(by_name[item["name"]], **item) for item in definition["tools"]]
+        definition = {**definition, "mcp": [McpServer.from_json(item) for item in definition.get("mcp", [])]}
         return Agent(**{**definition, "budget": Budget(**definition["budget"]), "tools": pinned})
     except (KeyError, TypeError, DefinitionError):
         return None

@@ -9,6 +9,7 @@ import redis
 import uvloop
 
 from agent_core.failpoints import arm
+from agent_core.redaction import Redactor
 from jobs.errors import UnavailableError
 from jobs.folders import make_private
 from jobs.logs import configure_logging
@@ -20,7 +21,7 @@ from worker.threads import leave
 
 def serve(settings: Settings) -> int:
     """Runs one worker until SIGTERM; returns the process's exit status: 0 after a drain, 2 when it could not start."""
-    configure_logging(settings.log_format, settings.log_level)
+    configure_logging(settings.log_format, settings.log_level, Redactor(settings.secrets))
     arm(settings.failpoints)
     try:
         own_data_dir(settings)

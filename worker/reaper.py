@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import redis
 import structlog
@@ -14,14 +14,14 @@ import structlog
 from agent_core.failpoints import failpoint
 from jobs.errors import ConflictError, JobsError, NotFoundError, StaleAttemptError, UnavailableError
 from jobs.ports import Store
-from jobs.queue import MOST_OVERDUE, Overdue
-from jobs.records import Job
+from jobs.queue import FROM_THE_START, MOST_OVERDUE, Overdue, PassOver
+from jobs.records import DamagedRecordError, Job
 from jobs.stats import Stats
 from jobs.store import Attempt, Moved
 
 log = structlog.get_logger("worker")
 MOST_LOST = 3
-"""A job that has lost its worker this often is set aside as poison."""
+"""A job that has lost its worker this often, and has completed no turn in between, is set aside as poison."""
 SWEEP_SECONDS = 1.0
 TICKET_CHECK = 10
 """Queued jobs are looked at for a lost ticket in one of this many sweeps: it costs a look at each."""
@@ -39,7 +39,7 @@ class Reaper:
         self._clock = clock
         self._contact_since = self._last_contact = clock()
         self._sweeps = 0
-        self._looked_at = 0
+        self._skip = FROM_THE_START
 
     async def run(self) -> None:
         """Sweeps for ever."""
@@ -54,21 +54,25 @@ class Reaper:
 
     async def sweep(self) -> Overdue:
         """One sweep; returns what it found."""
-        found = await self._store.tickets.overdue(skip=self._looked_at)
+        found = await self._store.tickets.overdue(skip=self._skip)
         in_contact = self._unbroken_contact() >= self._lease
         for job_id in found.due:
-            await self._quietly(self._due(job_id))
+            await self._quietly(self._due(job_id), job_id)
         for job_id in found.expired:
-            await self._quietly(self._expire(job_id))
+            await self._quietly(self._expire(job_id), job_id)
         self._sweeps += 1
-        if self._sweeps % TICKET_CHECK == 0:
+        looks_for_tickets = self._sweeps % TICKET_CHECK == 0
+        if looks_for_tickets:
             for job_id in found.unticketed:
-                await self._quietly(self._release(job_id))
-            # a long queue is looked at part by part: the oldest may wait for a worker that never comes
-            self._looked_at = self._looked_at + MOST_OVERDUE if len(found.unticketed) == MOST_OVERDUE else 0
+                await self._quietly(self._release(job_id), job_id)
         if in_contact:
             for job_id, token, queue in found.lost:
-                await self._quietly(self.rescue(job_id, Attempt(token, queue)))
+                await self._quietly(self.rescue(job_id, Attempt(token, queue)), job_id, token, queue)
+        self._skip = PassOver(
+            due=_behind(self._skip.due, found.due),
+            expired=_behind(self._skip.expired, found.expired),
+            unticketed=_behind(self._skip.unticketed, found.unticketed) if looks_for_tickets else self._skip.unticketed,
+        )
         self._last_contact = self._clock()
         return found
 
@@ -104,7 +108,8 @@ class Reaper:
 
     async def _bury(self, job: Job, attempt: Attempt) -> Moved | None:
         message = (
-            f"the job lost its worker {MOST_LOST} times and is set aside; retry it by hand once the cause is known"
+            f"the job lost its worker {MOST_LOST} times in a row and is set aside; retry it by hand once the cause "
+            "is known"
         )
         data = {"stop_reason": "error", "error": {"code": "poison", "message": message}}
         return await self._store.move(
@@ -131,11 +136,19 @@ class Reaper:
         if await self._store.release(job_id):
             log.warning("a queued job had no ticket; pushed one", job=job_id)
 
-    async def _quietly(self, work: Awaitable[object]) -> None:
+    async def _quietly(self, work: Awaitable[object], job_id: str, token: str = "", queue: str = "") -> None:
         """One job's trouble must not keep the sweep from the next."""
         try:
             await work
         except (ConflictError, StaleAttemptError, NotFoundError):
             pass
+        except DamagedRecordError as exc:
+            log.error("record set aside: it cannot be read", job=job_id, why=str(exc))
+            await self._store.tickets.set_aside(job_id, token, queue)
         except (ValueError, redis.ResponseError) as exc:
-            log.error("a record cannot be read: %s", exc)
+            log.error("a job cannot be moved on", job=job_id, why=str(exc))
+
+
+def _behind(skipped: int, page: Sequence[str]) -> int:
+    """How many the next sweep passes over: a full page may have stayed, for there are jobs that no sweep can move."""
+    return skipped + MOST_OVERDUE if len(page) == MOST_OVERDUE else 0

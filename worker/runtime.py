@@ -17,6 +17,7 @@ from agent_core.agent import Agent
 from agent_core.batch import BatchModel
 from agent_core.claude import ClaudeModel, MessageBatches
 from agent_core.errors import UnknownPriceError
+from agent_core.redaction import Redactor
 from jobs import fleet
 from jobs.agents import AgentCatalogue
 from jobs.batches import BatchWaits
@@ -25,6 +26,7 @@ from jobs.errors import JobsError, UnavailableError
 from jobs.files import FileStore
 from jobs.kill_switch import KillSwitches
 from jobs.link import RedisLink, connect
+from jobs.mcp import McpPins
 from jobs.queue import Tickets, queue_names, serves
 from jobs.retention import DAY_MS, Retention
 from jobs.stats import Stats
@@ -37,11 +39,12 @@ from worker.executor import Executor
 from worker.heartbeat import Member, heartbeat
 from worker.kill_switch import obey_kill_switches
 from worker.loader import load_agents, published, runnable
+from worker.mcp_tools import McpTools
 from worker.metrics import serve_metrics
 from worker.pruner import Pruner
 from worker.reaper import Reaper
 from worker.rq_worker import ConcurrentWorker
-from worker.settings import Settings
+from worker.settings import Settings, environment
 
 log = structlog.get_logger("worker")
 REPORT_SECONDS = 1.0
@@ -53,6 +56,7 @@ class Known:
     """What the worker can run at the moment; refreshed by a duty."""
 
     local: dict[str, Agent]
+    mcp: McpTools
     agents: dict[str, Agent] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     side_queues: list[str] = field(default_factory=list)
@@ -63,13 +67,15 @@ async def run_worker(settings: Settings) -> None:
     is told to stop while it still waits for Redis.
     """
     stop_starting()
-    known = Known(load_agents(settings.agents))
+    local = load_agents(settings.agents)
+    known = Known(local, McpTools(local.values(), environment()))
     model = make_model(settings)
     link = RedisLink(connect(settings.redis_url), patient=True)
     claim_link = RedisLink(connect(settings.redis_url))
     stats = Stats()
     try:
         await look_at_redis(settings)
+        await known.mcp.start(McpPins(link), on_change=lambda: publish(link, known))
         await publish(link, known)
         warm_up(model, known)
         store, claims = JobStore(link), Tickets(claim_link)  # claiming and recording then overlap
@@ -80,6 +86,7 @@ async def run_worker(settings: Settings) -> None:
             known.agents.get,
             stats,
             workspaces(settings),
+            Redactor(settings.secrets),
         )
         worker = ConcurrentWorker(
             queue_names(settings.pools),
@@ -95,6 +102,7 @@ async def run_worker(settings: Settings) -> None:
         )
         await serve(worker, settings, known, stats)
     finally:
+        await known.mcp.aclose()
         await asyncio.gather(link.aclose(), claim_link.aclose(), model.aclose())
 
 
@@ -192,7 +200,7 @@ def make_model(settings: Settings) -> ClaudeModel:
 async def publish(link: RedisLink, known: Known) -> None:
     """Publishes the worker's own agents and learns which published versions it can run."""
     catalogue = AgentCatalogue(link)
-    await catalogue.publish([published(agent) for agent in known.local.values()])
+    await catalogue.publish([published(agent) for agent in known.mcp.bound(known.local.values())])
     await refresh(link, known)
 
 
@@ -207,7 +215,7 @@ async def look_at_redis(settings: Settings) -> None:
             try:
                 found = await asyncio.to_thread(look, client)
                 break
-            except (UnavailableError, redis.AuthenticationError) as exc:
+            except UnavailableError as exc:
                 raise StartError(f"NIGHTSHIFT_REDIS_URL is wrong: {exc}") from exc
             except redis.ConnectionError as exc:
                 log.warning("Redis does not answer yet", error=str(exc))
@@ -231,7 +239,7 @@ async def refresh(link: RedisLink, known: Known) -> None:
     """Looks again at which versions there are, and which side queues hold jobs for this worker."""
     fresh = await AgentCatalogue(link).all_versions(known.seen)
     known.seen.update(f"{version.name}@{version.version}" for version in fresh)
-    known.agents.update(runnable(fresh, known.local))
+    known.agents.update(runnable(fresh, known.local, known.mcp.tool))
     queues = await Tickets(link).side_queues()
     known.side_queues = [name for name in queues if serves(known.agents, name)]
 
@@ -283,4 +291,5 @@ def describe(worker: ConcurrentWorker, settings: Settings, known: Known) -> flee
         running=len(worker.running),
         draining=worker.draining.is_set(),
         simulated=settings.simulate,
+        mcp_away=known.mcp.away(),
     )

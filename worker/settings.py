@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -103,6 +105,11 @@ class Settings(AlertSettings):
         if value and not is_web_address(value):
             raise PydanticCustomError("model_base_url", "expected a URL like https://host:port")
         return value
+
+
+def environment() -> Mapping[str, str]:
+    """The whole environment, for what agents name in it with `from_env`."""
+    return os.environ
 
 
 def is_web_address(url: str) -> bool:

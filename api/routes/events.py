@@ -17,7 +17,8 @@ from api.errors import RefusedError
 from api.query import KnownQueryRoute
 from api.responses import json_response, page
 from api.routes.jobs import JobId
-from jobs.errors import UnavailableError
+from jobs import keys
+from jobs.errors import NotFoundError, UnavailableError
 from jobs.journal import FIRST, LAST_EVENTS, Line, ledger_rows, parse_event_id
 from jobs.link import milliseconds
 from jobs.records import Job, rfc3339
@@ -93,11 +94,13 @@ async def _stream(services: Services, job: Job, point: str) -> Response:
 
 
 async def _events(services: Services, job: Job, point: str) -> AsyncIterator[ServerSentEvent]:
-    """The job's events after a point until it has ended, with what the model says meanwhile."""
+    """The job's events after a point until it has ended or is pruned, with what the model says meanwhile."""
     live: list[Json] = []
     async with services.hub.watch(job.id) as watch:
         while not watch.closed:
             lines = await _lines(services, job.id, point)
+            if lines is None:
+                return  # the client that comes back is told that there is no such job
             for line in lines:
                 point = line.id
                 yield _kept(line, job.id)
@@ -108,10 +111,13 @@ async def _events(services: Services, job: Job, point: str) -> AsyncIterator[Ser
             live = await watch.wait() if len(lines) < PAGE else []
 
 
-async def _lines(services: Services, job_id: str, point: str) -> list[Line]:
-    """The next lines; none while Redis is away, which is no reason to end a stream."""
+async def _lines(services: Services, job_id: str, point: str) -> list[Line] | None:
+    """The next lines, None when the job is pruned; none while Redis is away, which is no reason to end a stream."""
     try:
-        return await services.store.lines(job_id, point, PAGE)
+        lines = await services.store.lines(job_id, point, PAGE)
+        return lines if lines or await services.link.command("EXISTS", keys.journal(job_id)) else None
+    except NotFoundError:
+        return None
     except UnavailableError:
         return []
 

@@ -39,6 +39,8 @@ for i = 4, #KEYS do
   redis.call('HSETNX', KEYS[i], 'data', ARGV[blobs + i - 3])
 end
 for i = first, blobs, 2 do
+  -- a turn is progress: only attempts that are lost in a row make a job poison
+  if ARGV[i] == 'model.completed' then redis.call('HDEL', KEYS[1], 'lost') end
   redis.call('XADD', KEYS[2], '*', 't', ARGV[i], 'a', record[3], 'd', ARGV[i + 1])
 end
 for _, about in ipairs(reached) do

@@ -120,7 +120,7 @@ def test_what_came_later_is_in_the_definition_only_where_it_is_used() -> None:
 def test_each_role_has_its_model_or_the_agents() -> None:
     agent = make(models={"planner": "claude-opus-5-5", "summariser": "claude-haiku-5-5"})
     roles: list[Role] = ["planner", "executor", "validator", "summariser"]
-    assert [agent.model_for(role) for role in roles] == [
+    assert [agent.targets(role)[0].model for role in roles] == [
         "claude-opus-5-5",
         "claude-sonnet-5-5",
         "claude-sonnet-5-5",

@@ -45,7 +45,7 @@ class Batching(ScriptedModel):
 
 
 def make_turn(model: Batching, journal: MemoryJournal) -> Turn:
-    return Turn(make_agent(), model, journal, NoEvents(), [], 100, AT_ONCE)
+    return Turn(make_agent(), {"": model}, journal, NoEvents(), [], 100, AT_ONCE)
 
 
 def restored(journal: MemoryJournal) -> State:

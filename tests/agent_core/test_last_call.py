@@ -111,7 +111,7 @@ async def test_the_agent_is_told_what_is_left_and_cannot_call_a_tool() -> None:
     assert result["type"] == "tool_result"
     assert note == {
         "type": "text",
-        "text": "[The budget of this job leaves room for one more reply of at most 777 tokens and for no tool call. "
+        "text": "[The limits of this job leave room for one more reply of at most 777 tokens and for no tool call. "
         "Conclude now: give the best answer you can from what you have, and say what is missing.]",
     }
     assert last.extra == {"top_k": 5, "tool_choice": {"type": "none"}}
@@ -127,7 +127,7 @@ async def test_an_agent_without_tools_gets_the_note_alone() -> None:
     assert outcome == Completed("in short")
     (request,) = model.requests
     assert request.extra == {}
-    assert [block["text"][:11] for block in request.messages[0]["content"]] == ["go on", "[The budget"]
+    assert [block["text"][:11] for block in request.messages[0]["content"]] == ["go on", "[The limits"]
     assert state.messages[0] == TASK
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from agent_core import Completed, DefinitionError, DidNotHappen, Happened, Suspended, Tool, tool, tool_context
 from agent_core.defaults import MemoryJournal
-from agent_core.loop import FINISHING_SECONDS
+from agent_core.tool_calls import FINISHING_SECONDS
 from agent_core.state import State
 from agent_core.testing import DEFAULT_USAGE, ScriptedModel, calls, says
 from agent_core.types import Entry, Json, ModelCompleted, ToolCompleted, ToolReconciled, ToolRequested

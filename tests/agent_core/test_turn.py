@@ -25,7 +25,7 @@ FIRST = PUBLISHED.worst_case(MODEL, FIRST_INPUT, 4096)
 
 
 def make_turn(model: ScriptedModel, journal: MemoryJournal, *, backoff: Backoff = AT_ONCE, name: str = MODEL) -> Turn:
-    return Turn(make_agent(model=name), model, journal, NoEvents(), [], 100, backoff)
+    return Turn(make_agent(model=name), {"": model}, journal, NoEvents(), [], 100, backoff)
 
 
 def busy(retry_after: float | None = None, code: str = "overloaded", *, billed: bool = False) -> ModelError:

@@ -14,12 +14,15 @@ from agent_core.types import (
     ENTRY_TYPES,
     ApprovalRequested,
     Budget,
+    Compacted,
     Entry,
     ModelCompleted,
     ModelFailed,
     ModelStarted,
     ModelSubmitted,
     Refusal,
+    ResultsCleared,
+    StateChanged,
     ToolCompleted,
     ToolReconciled,
     ToolRequested,
@@ -41,6 +44,9 @@ ENTRIES: list[Entry] = [
     ApprovalRequested("t2", 1, "erase", {"what": 1}, "destructive"),
     ToolReconciled("t3", 1, "pay", "not_happened", "person"),
     ModelSubmitted("c1", 1, "msgbatch_1"),
+    StateChanged("planning", 2, "phase", "Plan.", "planner", tools=False, expects={"type": "object"}),
+    Compacted(9, "## Facts", 5),
+    ResultsCleared(9, ["t1"]),
 ]
 
 

@@ -192,6 +192,28 @@ async def test_a_client_that_has_seen_the_last_event_is_told_not_to_come_again(a
     assert answer.status_code == 204
 
 
+async def test_the_stream_of_a_job_that_is_pruned_meanwhile_ends(api, echo, worker, link):
+    job = await submitted(api)
+    async with streamed(api, job["id"]) as events:
+        assert (await anext(events))["event"] == "job.queued"
+        await link.command("DEL", keys.job(job["id"]), keys.journal(job["id"]))
+        await link.command("PUBLISH", keys.channel(job["id"]), "")
+        assert await anext(events, None) is None
+    assert (await api.get(f"/v1/jobs/{job['id']}/events", headers=STREAM)).status_code == 404
+
+
+async def test_a_stream_that_meets_an_entry_whose_blob_was_pruned_ends(api, echo, worker, link):
+    job = await submitted(api)
+    claim = await worker.claim()
+    async with streamed(api, job["id"]) as events:
+        assert [(await anext(events))["event"] for _ in range(2)] == ["job.queued", "job.started"]
+        entry = ("t", "state.changed", "a", 1, "d", json.dumps({"blob": "0" * 64, "bytes": 5}))
+        await link.command("XADD", keys.journal(job["id"]), "*", *entry)
+        await link.command("PUBLISH", keys.channel(job["id"]), "")
+        assert await anext(events, None) is None
+    await worker.end(claim)
+
+
 async def test_streams_end_when_the_server_stops(settings, echo, api, worker):
     job = await submitted(api)
     async with contextlib.AsyncExitStack() as stack:

@@ -75,6 +75,13 @@ async def test_it_does_not_start_on_a_redis_that_evicts(redis_url, port, tmp_pat
     assert b"Traceback" not in said
 
 
+async def test_it_does_not_start_on_a_redis_that_refuses_the_password(guarded_redis, port, tmp_path):
+    process = await started(guarded_redis, port, tmp_path)
+    _, said = await process.communicate()
+    assert process.returncode == 2
+    assert said == b"nightshift api: NIGHTSHIFT_REDIS_URL is wrong: Redis refuses its user or password\n"
+
+
 async def test_a_wrong_setting_is_one_line_and_exit_status_2(redis_url, port, tmp_path):
     process = await started("redis://:hunter2@host:port", port, tmp_path)
     _, said = await process.communicate()

@@ -41,7 +41,7 @@ async def test_a_job_is_accepted_and_can_be_read(api, echo):
     assert set(job) >= JOB_FIELDS
     assert job["status"] == "scheduled"
     assert job["agent_version"] == echo.version
-    assert job["budget"] == {"usd": "0.25", "tokens": None, "steps": 25, "seconds": 30}
+    assert job["budget"] == {"usd": "0.25", "tokens": None, "steps": 25, "seconds": 30, "at_limit": "stop"}
     assert job["usage"]["cost_usd"] == "0"
     same = {"input", "session_id", "user", "priority", "service", "tags", "metadata"}
     assert {name: job[name] for name in same} == {name: body[name] for name in same}

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import httpx2
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from api.views import AuditView, ScopeBudgetView, TenantLedgerRow, UsageRow
 from jobs import keys
 from jobs.errors import UnavailableError
+from jobs.journal import Line
 from jobs.store import JobStore
 from tests.api.conftest import client_of, submitted
 from tests.jobs.spender import USAGE, Spender
@@ -66,7 +68,8 @@ async def test_the_ledger_has_every_row_page_by_page(api, spent):
     whole = (await api.get("/v1/ledger")).json()
     assert [row["settled_usd"] for row in whole["data"]] == ["0.00001", "0.00002", "0.00004"]
     assert (whole["has_more"], whole["next_cursor"]) == (False, None)
-    paged, after = [], None
+    paged: list[Any] = []
+    after = None
     while after is not None or not paged:
         query = {"limit": 1} | ({"after": after} if after else {})
         answer = (await api.get("/v1/ledger", params=query)).json()
@@ -95,7 +98,7 @@ async def test_the_ledger_as_json_lines_and_as_csv_says_the_same(api, spent):
 async def test_an_export_that_breaks_off_does_not_pass_for_a_whole_one(api, spent, monkeypatch):
     real = JobStore.lines
 
-    async def lines(self: JobStore, job_id: str, *rest: object) -> object:
+    async def lines(self: JobStore, job_id: str, *rest: Any) -> list[Line]:
         if job_id == spent[1].job.id:
             raise UnavailableError("Redis does not answer")
         return await real(self, job_id, *rest)

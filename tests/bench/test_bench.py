@@ -20,6 +20,7 @@ ASKED = {
     "submit": {"rate against the bare route", "ours", "bare route"},
     "queue": {"jobs/s against arq", "ours", "arq"},
     "ledger": {"worker", "Redis"},
+    "money": {"reserve and settle, of a model call's CPU", "round trips of reserve and settle", "a model call"},
     "storage": {"steps 80 to 100 against 20 to 40", "a step, from step 80 to 100"},
     "takeover": {"lease of 2 s: p50", "lease of 2 s: p99 in leases"},
 }

@@ -28,6 +28,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs a command in this process, its output piped."""
+    monkeypatch.setattr(sys, "path", [*sys.path])  # `worker` adds to it
 
     def run(*words: str | Path, stdin: str = "", program: str = "nightshift") -> Result:
         monkeypatch.setattr(sys, "argv", [program, *map(str, words)])

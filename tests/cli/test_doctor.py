@@ -114,6 +114,14 @@ def test_a_redis_that_evicts_or_is_too_old_is_found(redis_url):
     assert "6.2" in checks.version("redis://h", facts).fix
 
 
+def test_a_redis_that_refuses_the_password_is_told_from_one_that_is_away(cli, monkeypatch, guarded_redis):
+    monkeypatch.setenv("NIGHTSHIFT_REDIS_URL", guarded_redis)
+    found = by_name(cli("doctor", "--json"))["redis"]
+    assert not found["ok"]
+    assert "refuses its user or password" in found["detail"]
+    assert found["fix"] == "correct NIGHTSHIFT_REDIS_URL"
+
+
 def test_the_settings_of_a_redis_that_is_named_are_read(cli, monkeypatch, redis_url):
     monkeypatch.setenv("NIGHTSHIFT_REDIS_URL", redis_url)
     monkeypatch.setenv("NIGHTSHIFT_URL", "http://127.0.0.1:9")

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import ROOT, environment, nightshift
+from tests.cli.harness import ROOT, environment
 
 COMMANDS = (
     "up", "api", "worker", "simulator", "demo", "submit", "jobs", "show", "follow", "cancel", "pause", "resume",
@@ -64,8 +63,9 @@ def test_a_platform_that_is_not_there_exits_3_with_one_line_that_says_what_to_do
     assert "NIGHTSHIFT_URL" in refused.err
 
 
-def test_a_wrong_setting_is_one_line_that_names_it(tmp_path: Path):
-    refused = nightshift("worker", cwd=tmp_path, NIGHTSHIFT_CONCURRENCY="many")
+def test_a_wrong_setting_is_one_line_that_names_it(cli, monkeypatch):
+    monkeypatch.setenv("NIGHTSHIFT_CONCURRENCY", "many")
+    refused = cli("worker")
     assert refused.status == 2
     assert refused.err.startswith("nightshift: NIGHTSHIFT_CONCURRENCY is ")
     assert len(refused.err.splitlines()) == 1

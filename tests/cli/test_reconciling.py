@@ -20,7 +20,8 @@ from jobs.queue import queue_names
 from jobs.records import JobSpec
 from jobs.store import Attempt, JobStore
 from tests.api.conftest import ADMIN, serving
-from tests.cli.harness import Result, nightshift
+from tests.cli.conftest import Cli
+from tests.cli.harness import Result
 
 NOTHING: dict[str, Any] = {
     "call": None, "happened": None, "not_happened": False, "decisions": None, "stop": False, "reason": None
@@ -67,10 +68,9 @@ def test_wrong_usage_says_what_to_do(waiting, given, reason):
 class Parked:
     """A job that waits for words about its calls, and the command line on its platform."""
 
-    def __init__(self, store: JobStore, url: str, folder: Path) -> None:
+    def __init__(self, store: JobStore, cli: Cli) -> None:
         self.store = store
-        self.url = url
-        self.folder = folder
+        self._cli = cli
         self.id = ""
 
     async def park(self, *call_ids: str) -> None:
@@ -84,15 +84,19 @@ class Parked:
         await self.store.move(claim.job, "park", data, attempt=attempt, stop_reason="needs_reconcile")
 
     async def cli(self, *words: str) -> Result:
-        connection = {"NIGHTSHIFT_URL": self.url, "NIGHTSHIFT_API_KEY": ADMIN}
-        return await asyncio.to_thread(nightshift, *words, cwd=self.folder, **connection)
+        """Runs a command in a thread, for the API that it asks is served by this one."""
+        return await asyncio.to_thread(self._cli, *words)
 
 
 @pytest.fixture
-async def parked(store: JobStore, redis_url: str, tmp_path: Path) -> AsyncIterator[Parked]:
+async def parked(
+    store: JobStore, redis_url: str, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Parked]:
     settings = Settings(redis_url=redis_url, port=0, data_dir=tmp_path, admin_key=SecretStr(ADMIN))
     async with serving(settings) as url:
-        yield Parked(store, url, tmp_path)
+        monkeypatch.setenv("NIGHTSHIFT_URL", url)
+        monkeypatch.setenv("NIGHTSHIFT_API_KEY", ADMIN)
+        yield Parked(store, cli)
 
 
 async def test_show_and_explain_say_which_call_waits_and_how_to_decide(parked: Parked):

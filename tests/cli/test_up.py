@@ -65,16 +65,16 @@ def test_what_jobs_write_is_for_its_owner_alone(platform: Up):
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
 
 
-def test_a_second_up_on_the_same_directory_says_so(platform: Up, tmp_path: Path):
-    refused = nightshift("up", "--data-dir", platform.data_dir, "--port", "0", cwd=tmp_path)
+def test_a_second_up_on_the_same_directory_says_so(cli, platform: Up):
+    refused = cli("up", "--data-dir", platform.data_dir, "--port", "0")
     assert (refused.status, refused.out) == (2, "")
     assert f"(process {platform.process.pid}) and answers at {platform.url}" in refused.err
 
 
-def test_a_port_in_use_is_one_line(tmp_path: Path):
+def test_a_port_in_use_is_one_line(cli):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        refused = nightshift("up", "--data-dir", "data", "--port", str(port), cwd=tmp_path)
+        refused = cli("up", "--data-dir", "data", "--port", port)
     assert (refused.status, refused.out) == (2, "")
     assert (
         refused.err
@@ -82,12 +82,20 @@ def test_a_port_in_use_is_one_line(tmp_path: Path):
     )
 
 
-def test_a_redis_that_is_not_there_is_one_line_without_its_password(tmp_path: Path):
-    url = "redis://:hunter2@127.0.0.1:9/0"
-    refused = nightshift("up", "--data-dir", "data", "--port", "0", cwd=tmp_path, NIGHTSHIFT_REDIS_URL=url)
+def test_a_redis_that_is_not_there_is_one_line_without_its_password(cli, monkeypatch):
+    monkeypatch.setenv("NIGHTSHIFT_REDIS_URL", "redis://:hunter2@127.0.0.1:9/0")
+    refused = cli("up", "--data-dir", "data", "--port", "0")
     assert refused.status == 3
     assert "redis://***@127.0.0.1:9/0 does not answer" in refused.err
     assert "hunter2" not in refused.err
+
+
+def test_a_redis_that_refuses_the_password_is_a_wrong_setting(cli, monkeypatch, guarded_redis: str):
+    monkeypatch.setenv("NIGHTSHIFT_REDIS_URL", guarded_redis)
+    refused = cli("up", "--data-dir", "data", "--port", "0")
+    assert (refused.status, refused.out) == (2, "")
+    assert "NIGHTSHIFT_REDIS_URL is wrong: " in refused.err
+    assert "refuses its user or password" in refused.err
 
 
 @pytest.mark.parametrize("command", ["up", "api", "worker"])
@@ -99,20 +107,21 @@ def test_a_redis_that_is_not_there_is_one_line_without_its_password(tmp_path: Pa
         ("NIGHTSHIFT_MODEL_BASE_URL", "foo", "'foo'"),
     ],
 )
-def test_a_wrong_url_stops_it_with_one_line(tmp_path: Path, command: str, name: str, value: str, shown: str):
+def test_a_wrong_url_stops_it_with_one_line(
+    cli, monkeypatch, tmp_path: Path, command: str, name: str, value: str, shown: str
+):
     if (command, name) == ("api", "NIGHTSHIFT_MODEL_BASE_URL"):
         pytest.skip("the API has no model")
-    refused = nightshift(command, cwd=tmp_path, **{name: value})
+    monkeypatch.setenv(name, value)
+    refused = cli(command)
     assert (refused.status, refused.out) == (2, "")
     assert refused.err.startswith(f"nightshift: {name} is {shown}: expected ")
     assert len(refused.err.splitlines()) == 1
     assert not (tmp_path / ".nightshift").exists()
 
 
-@pytest.mark.parametrize("module", [None, "import sys; sys.exit('I will not')", "greeter = 1 +"])
-def test_agents_that_cannot_be_loaded_stop_it_with_what_the_worker_said(tmp_path: Path, module: str | None):
-    if module is not None:
-        (tmp_path / "broken.py").write_text(module)
+def test_agents_that_cannot_be_loaded_stop_it_with_what_the_worker_said(tmp_path: Path):
+    (tmp_path / "broken.py").write_text("import sys; sys.exit('I will not')")
     refused = nightshift("up", "--data-dir", "data", "--port", "0", "--agents", "broken", cwd=tmp_path)
     assert refused.status == 2
     assert "worker-1 ended with status 2" in refused.err

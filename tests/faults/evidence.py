@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from agent_core.types import Json
@@ -28,9 +30,9 @@ class Payment:
     at: float
 
 
-@dataclass(slots=True)
+@dataclass
 class Evidence:
-    """All of it. `orders` gives each job's order by the job's id, `calls` are the simulated model's."""
+    """All of it, at one moment. `orders` gives each job's order by the job's id, `calls` are the simulated model's."""
 
     history: History
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -38,7 +40,7 @@ class Evidence:
     calls: list[Json] = field(default_factory=list)
     payments: list[Payment] = field(default_factory=list)
 
-    @property
+    @cached_property
     def orders(self) -> dict[str, str]:
         return {job_id: order for order, ids in self.history.accepted().items() for job_id in ids}
 
@@ -53,10 +55,9 @@ class Evidence:
 async def gather(link: RedisLink, tenant: str, history: History, calls: list[Json], folder: str) -> Evidence:
     """Reads it all, once the experiment is over."""
     store, evidence = JobStore(link), Evidence(history, calls=calls, payments=payments(Path(folder)))
-    for raw in await link.command("ZRANGE", keys.all_jobs(tenant), 0, -1):
-        job_id = raw.decode()
-        evidence.jobs[job_id] = await store.get(tenant, job_id)
-        evidence.journals[job_id] = await store.lines(job_id)
+    ids = [raw.decode() for raw in await link.command("ZRANGE", keys.all_jobs(tenant), 0, -1)]
+    evidence.jobs = dict(zip(ids, await asyncio.gather(*(store.get(tenant, job_id) for job_id in ids)), strict=True))
+    evidence.journals = dict(zip(ids, await asyncio.gather(*map(store.lines, ids)), strict=True))
     return evidence
 
 

@@ -63,7 +63,8 @@ async def test_a_worker_that_dies_while_a_batch_has_the_call_loses_and_repeats_n
     await first.exited(within=20)
     await platform.start_worker()
     job = await platform.becomes(job_id, "completed", within=20)
-    assert (job.output, job.lost) == ("done", 0 if waits else 1)
+    rescued = (await platform.types(job_id)).count("job.rescued")
+    assert (job.output, rescued) == ("done", 0 if waits else 1)
     assert [call["outcome"] for call in await platform.simulator.calls()] == ["completed"]
     (row,) = await platform.ledger(job_id)
     assert (row["reason"], micros(row["settled_usd"])) == ("settled", worth(row, "batch"))

@@ -73,7 +73,7 @@ async def test_a_write_that_nobody_answered_is_not_made_twice(platform: Platform
         lines = await platform.lines(job.id)
         closed = [line.data["call_id"] for line in lines if line.type in ("model.completed", "tool.completed")]
         assert len(closed) == len(set(closed)) == 17
-        assert (job.counters["tool_calls"], job.counters["reserved"], job.lost) == (8, 0, 0)
+        assert (job.counters["tool_calls"], job.counters["reserved"], job.attempts) == (8, 0, 1)
 
 
 async def grown(platform: Platform, job_id: str) -> None:

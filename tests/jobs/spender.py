@@ -22,7 +22,7 @@ from jobs.budgets import Budgets
 from jobs.money import money_of
 from jobs.ports import Store
 from jobs.records import Job
-from jobs.store import Attempt, Hold
+from jobs.store import Attempt, Hold, JobStore
 from tests.jobs.driver import Driver
 
 USAGE = {
@@ -98,7 +98,8 @@ class Spender:
         raise AssertionError("the call fits")
 
     async def hold(self, refusal: Refusal) -> None:
-        """Pauses the job for a refusal, as its worker does."""
+        """Pauses the job for a refusal, as its worker does: on Redis, whose budgets may have changed meanwhile."""
+        assert isinstance(self.store, JobStore)
         hold = Hold(refusal.held_by, refusal.until_ms)
         await self.store.move(self.job, "hold", attempt=self.attempt, stop_reason="budget_exceeded", hold=hold)
         await Budgets(self.store).let_go_if_changed(self.job.tenant, self.job.id, refusal)

@@ -144,3 +144,19 @@ def test_a_priced_tool_call_that_another_attempt_goes_on_with_keeps_the_time_of_
     reconciled = Line("5-0", "tool.reconciled", 2, {"call_id": "t", "step": 1, "decision": "not_happened"})
     (row,) = ledger_rows("j", [made_again[0], reconciled, made_again[1]])
     assert row["created_at"] == "1970-01-01T00:00:00.009Z", "it is another reservation"
+
+
+def test_a_priced_tool_call_that_is_made_again_after_it_was_charged_has_another_row() -> None:
+    asked = {"call_id": "t", "step": 1, "name": "order", "reserved": 5}
+    lines = [
+        Line("1-0", "tool.requested", 1, asked),
+        Line("2-0", "tool.charged", 1, {"call_id": "t", "settled": 5, "reason": "worst_case"}),
+        Line("3-0", "tool.reconciled", 2, {"call_id": "t", "step": 1, "decision": "not_happened"}),
+        Line("4-0", "tool.requested", 2, asked),
+        Line("5-0", "tool.completed", 2, {"call_id": "t", "settled": 5}),
+    ]
+    for length, reasons in ((3, ["worst_case"]), (4, ["worst_case", "reserved"]), (5, ["worst_case", "settled"])):
+        rows = ledger_rows("j", lines[:length])
+        assert [row["reason"] for row in rows] == reasons, "what was charged stays charged"
+    assert [row["id"] for row in rows] == ["t", "t.again"]
+    assert [row["settled_usd"] for row in rows] == ["0.000005"] * 2

@@ -140,6 +140,7 @@ class Money(RuleBasedStateMachine):
         self.own: list[Budget] = []
         self.made: list[Call] = []
         self.batched: set[int] = set()
+        self.undone: set[int] = set()
         self.written: dict[int, int] = {}
         self.before: dict[tuple[Meter, str], int] = {}
 
@@ -337,12 +338,13 @@ class Money(RuleBasedStateMachine):
             entry: Entry = ModelFailed(made.id, 1, "m", "cut", "", None, "p", made.micros, settled, reason)
             if made.tool:
                 entry = ToolReconciled(made.id, 1, "search", "not_happened", "person")
+                self.undone.add(call)
             self.finish(call, entry)
 
     @rule(call=calls)
     def begin_a_tool_again(self, call: int) -> None:
-        """Its intent was recorded before, and it was found out that it did not happen."""
-        if call >= 0 and self.made[call].tool and self.ended(call):
+        """It was found out that it did not happen; its price may have been charged when its job ended."""
+        if call >= 0 and self.made[call].tool and (call in self.undone or self.ended(call)):
             made = self.made[call]
             self.begin(Call(self.newest_attempt(made), made.id, made.micros, 0, tool=True))
 
@@ -360,7 +362,7 @@ class Money(RuleBasedStateMachine):
 
     def row(self, call: Call) -> Json | None:
         rows = self.sides[0].rows.get(self.sides[0].attempts[call.attempt][0], [])
-        return next((row for row in rows if row["id"] == call.id), None)
+        return next((row for row in reversed(rows) if row["id"].partition(".")[0] == call.id), None)
 
     def began(self, call: Call) -> bool:
         return self.row(call) is not None

@@ -132,3 +132,20 @@ def test_a_wrong_value_is_told_in_one_line_and_a_secret_is_not(
 )
 def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:
     assert without_secrets(url) == shown
+
+
+def test_secrets_are_what_is_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    class More(Some):
+        headers: dict[str, list[SecretStr]] = Field(default_factory=dict)
+
+    monkeypatch.setenv("NIGHTSHIFT_REDIS_URL", "redis://user:p%40ssword-1@127.0.0.1:6379/0")
+    monkeypatch.setenv("NIGHTSHIFT_FILES_URL", "memory://bucket")
+    monkeypatch.setenv("NIGHTSHIFT_SECRET", "a-secret-of-twenty-letters")
+    monkeypatch.setenv("NIGHTSHIFT_HEADERS", '{"mcp": ["Bearer one", "two"]}')
+    found = load(More).secrets
+    assert sorted(found) == ["Bearer one", "a-secret-of-twenty-letters", "p%40ssword-1", "p@ssword-1", "two"]
+
+
+def test_a_password_in_a_query_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_REDIS_URL", "unix:///run/redis.sock?password=hunter22&db=1")
+    assert load(Some).secrets == ["hunter22"]

@@ -10,7 +10,9 @@ import pytest
 import redis
 
 from agent_core.errors import StaleAttemptError
-from agent_core.types import ModelCompleted, ModelFailed, ModelStarted, ToolCompleted
+from agent_core.redaction import Redactor
+from agent_core.state import State, commit
+from agent_core.types import ModelCompleted, ModelFailed, ModelStarted, ToolCompleted, ToolRequested
 from jobs import actions, keys
 from jobs.link import connect
 from jobs.queue import Claim
@@ -137,3 +139,48 @@ async def test_live_text_of_another_step_or_of_a_reply_that_stands_in_the_journa
     await attempt.journal.record(COMPLETED)
     attempt.live.text(2, "heard")
     assert await heard(channel) == (2, "heard")
+
+
+# ---- secrets
+
+SECRET = "correct-horse-battery"
+
+
+def leaky(bench: Bench, claim: Claim) -> DurableJournal:
+    assert claim.job is not None
+    redactor = Redactor([SECRET])
+    live = LiveText(bench.store, claim.job, redactor)
+    return DurableJournal(bench.store, claim.job, claim.token, Stats(), live, lambda: None, redactor)
+
+
+async def test_what_is_recorded_and_folded_has_no_secret(bench: Bench):
+    await bench.submit()
+    claim = await bench.claim()
+    journal, state = leaky(bench, claim), State([{"role": "user", "content": "go"}])
+    call = {"type": "tool_use", "id": "t1", "name": "pay", "input": {"key": SECRET}}
+    reply = ModelCompleted("c1", 1, "m", [call], "tool_use", USAGE, "p", reserved=900, settled=70, reason="settled")
+    await commit(state, journal, STARTED)
+    await commit(state, journal, reply)
+    (open_call,) = state.open_calls()
+    assert open_call["input"] == {"key": "[redacted:secret]"}
+    about = ("t1", 1, "pay")
+    await commit(state, journal, ToolRequested(*about, open_call["input"], "read"))
+    await commit(state, journal, ToolCompleted(*about, f"ghp_{'a1B2' * 9} and {SECRET}", is_error=False))
+    lines = await bench.store.lines(claim.job_id)
+    assert SECRET not in str(lines)
+    assert "ghp_" not in str(lines)
+    entries = [entry for line in lines if (entry := line.entry()) is not None]
+    resumed = State.restore([{"role": "user", "content": "go"}], entries)
+    assert resumed.messages == state.messages
+    assert resumed.measured == state.measured
+
+
+async def test_live_text_has_no_secret_that_comes_in_pieces(
+    bench: Bench, attempt: Attempt, channel: redis.client.PubSub
+):
+    live = LiveText(bench.store, attempt.job, Redactor([SECRET]))
+    live.text(1, "the key is " + SECRET[:9])
+    assert await heard(channel) == (1, "the key is ")
+    live.text(1, SECRET[9:] + " and no")
+    assert await heard(channel) == (1, "[redacted:secret] and ")
+    assert await heard(channel) == (1, "no")

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from agent_core.testing import ScriptedModel, says
 from jobs import actions, keys
 from jobs.link import milliseconds
 from jobs.queue import Claim, Overdue
+from jobs.records import RECORD_VERSION
 from jobs.store import JobStore
 from tests.worker.conftest import TENANT, Bench
+from worker.executor import Attempted
 from worker.reaper import MOST_LOST, TICKET_CHECK, Reaper
 
 
@@ -152,3 +155,46 @@ async def test_a_record_that_cannot_be_read_does_not_stop_the_sweep(bench: Bench
         await bench.store.link.command("HDEL", keys.job(broken), "v")
     assert (await bench.reaper.sweep()).due == [broken, sound]
     assert (await bench.job(sound)).status == "queued"
+    assert await dead_letters(bench) == [broken]
+    assert (await bench.reaper.sweep()).due == []
+
+
+async def test_a_running_job_whose_record_is_damaged_is_set_aside_once_its_lease_has_ended(bench: Bench):
+    job_id = await bench.submit()
+    claim = await lose(bench)
+    await bench.store.link.command("HSET", keys.job(job_id), "spec", "{")
+    assert [lost[0] for lost in (await bench.reaper.sweep()).lost] == [job_id]
+    assert await dead_letters(bench) == [job_id]
+    assert (await bench.reaper.sweep()).lost == []
+    assert await bench.store.link.command("ZCARD", keys.rq_wip(claim.queue)) == 0
+
+
+async def test_a_record_of_a_newer_version_is_left_to_a_newer_worker(bench: Bench):
+    newer = await bench.submit(run_at=milliseconds() - 1)
+    await bench.store.link.command("HSET", keys.job(newer), "v", RECORD_VERSION + 1)
+    for _ in range(2):
+        assert (await bench.reaper.sweep()).due == [newer]
+    assert await dead_letters(bench) == []
+
+
+@pytest.mark.parametrize("before", ["it has its ticket", "it waits for its session"])
+async def test_the_session_of_a_job_that_was_set_aside_goes_on(bench: Bench, before: str):
+    link = bench.store.link
+    first = await bench.submit(session_id="s") if before == "it waits for its session" else None
+    broken, following = [await bench.submit(session_id="s") for _ in range(2)]
+    await link.command("HSET", keys.job(broken), "spec", "{")
+    if first is not None:
+        assert (await bench.run([says("done")])).status == "completed"
+    else:
+        await bench.executor(ScriptedModel([])).execute(Attempted(await bench.claim()))
+    long_ago = milliseconds() - 60_000
+    for job_id in (broken, following):
+        await link.command("ZADD", keys.QUEUED, "XX", long_ago, job_id)
+    for _ in range(TICKET_CHECK):
+        await bench.reaper.sweep()
+    assert await dead_letters(bench) == [broken]
+    assert (await bench.claim()).job_id == following
+
+
+async def dead_letters(bench: Bench) -> list[str]:
+    return [job_id.decode() for job_id in await bench.store.link.command("ZRANGE", keys.DEAD_LETTERS, 0, -1)]

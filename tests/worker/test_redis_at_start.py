@@ -14,16 +14,9 @@ def settings(redis_url):
     return Settings.model_validate({"redis_url": redis_url})
 
 
-async def test_a_redis_that_refuses_the_password_stops_the_start(redis_url):
-    client = connect(redis_url)
-    client.config_set("requirepass", "right")
-    try:
-        with pytest.raises(StartError, match=r"NIGHTSHIFT_REDIS_URL is wrong: "):
-            await look_at_redis(settings(redis_url))
-    finally:
-        client.execute_command("AUTH", "right")
-        client.config_set("requirepass", "")
-        client.close()
+async def test_a_redis_that_refuses_the_password_stops_the_start(guarded_redis):
+    with pytest.raises(StartError, match=r"NIGHTSHIFT_REDIS_URL is wrong: Redis refuses its user or password"):
+        await look_at_redis(settings(guarded_redis))
 
 
 async def test_a_redis_that_evicts_stops_the_start(redis_url):

@@ -17,6 +17,7 @@ from jobs.link import RedisLink, connect
 from jobs.queue import Tickets, queue_names
 from tests.worker.conftest import Bench
 from worker.executor import Attempted
+from worker.mcp_tools import McpTools
 from worker.rq_worker import ConcurrentWorker, in_order
 from worker.runtime import Known, report
 from worker.settings import Settings
@@ -90,7 +91,7 @@ async def test_the_report_outlives_a_connection_of_rq_that_is_away(
     given: dict[str, Any] = {"lease_seconds": 5}
     settings = Settings(**given)
     with structlog.testing.capture_logs() as logs:
-        reporting = asyncio.create_task(report(link, worker, settings, Known({}), bench.stats))
+        reporting = asyncio.create_task(report(link, worker, settings, Known({}, McpTools([], {})), bench.stats))
         async with asyncio.timeout(10):
             while len(logs) < 2:
                 await asyncio.sleep(0.01)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.queue import queue_names
-from tests.jobs.driver import VERSION, Driver, attempt_of, lose_tickets, suspend
+from jobs.queue import PassOver, queue_names
+from tests.jobs.driver import ENDED_LEASE, VERSION, Driver, attempt_of, lose_tickets, suspend
 
 SIDE = "default.default@clerk@2"
 
@@ -104,9 +104,30 @@ async def test_a_long_queue_can_be_looked_at_in_parts(driver: Driver) -> None:
     jobs = {(await driver.submit()).id for _ in range(5)}
     overdue = driver.store.tickets.overdue
     assert (await overdue()).unticketed == []
-    parts = [(await overdue(most=2, unticketed_ms=-1000, skip=skip)).unticketed for skip in (0, 2, 4, 6)]
+    skips = [PassOver(unticketed=skipped) for skipped in (0, 2, 4, 6)]
+    parts = [(await overdue(most=2, unticketed_ms=-1000, skip=skip)).unticketed for skip in skips]
     assert [len(part) for part in parts] == [2, 2, 1, 0]
     assert {job_id for part in parts for job_id in part} == jobs
+
+
+async def test_a_job_that_is_set_aside_is_in_nobodys_way(driver: Driver) -> None:
+    aside, attempt = await driver.start(session_id="s", expires_at=1, lease=ENDED_LEASE)
+    following, last = [await driver.submit(session_id="s") for _ in range(2)]
+    assert not await driver.store.release(following.id)
+    await driver.store.tickets.set_aside(aside.id, attempt.token, attempt.queue)
+    found = await driver.store.tickets.overdue()
+    assert (found.lost, found.expired, await driver.store.tickets.running()) == ([], [], 0)
+    assert not await driver.store.release(last.id)
+    assert await driver.store.release(following.id)
+    assert (await driver.claim_one()).job_id == following.id
+
+
+async def test_a_queued_job_that_is_set_aside_is_swept_no_more(driver: Driver) -> None:
+    jobs = [await driver.submit(), await driver.submit(run_at=1)]
+    for job in jobs:
+        await driver.store.tickets.set_aside(job.id)
+    found = await driver.store.tickets.overdue(unticketed_ms=-1000)
+    assert (found.unticketed, found.due) == ([], [])
 
 
 async def test_only_queued_jobs_are_released(driver: Driver) -> None:

@@ -48,6 +48,37 @@ async def test_a_job_that_takes_worker_after_worker_down_is_set_aside(driver: Dr
     assert buried.error["code"] == "poison"
 
 
+async def test_a_completed_turn_between_two_losses_makes_the_job_count_anew(driver: Driver) -> None:
+    job = await driver.submit()
+    for _ in range(MOST_LOST + 1):
+        attempt = attempt_of(await driver.claim_one(lease=ENDED_LEASE))
+        await driver.store.record(job.id, attempt.token, 1, {}, [("model.completed", {"step": 1})])
+        assert (await driver.get(job)).lost == 0
+        await reaper(driver).sweep()
+        assert (await driver.get(job)).lost == 1
+    assert await driver.status(job) == "queued"
+
+
+async def test_other_entries_than_a_turn_are_no_progress(driver: Driver) -> None:
+    job, attempt = await driver.start(lease=ENDED_LEASE)
+    await reaper(driver).sweep()
+    attempt = attempt_of(await driver.claim_one())
+    await driver.store.record(job.id, attempt.token, 1, {}, [("model.failed", {"step": 1}), ("tool.requested", {})])
+    assert (await driver.get(job)).lost == 1
+
+
+async def test_jobs_that_run_past_their_expiry_do_not_hide_those_that_wait(driver: Driver) -> None:
+    for _ in range(MOST_OVERDUE):
+        await driver.submit(expires_at=1)
+    await driver.claim(MOST_OVERDUE)
+    waiting = await driver.submit(expires_at=2)
+    sweeper = reaper(driver)
+    for _ in range(2):
+        await sweeper.sweep()
+    assert await driver.status(waiting) == "expired"
+    assert len((await sweeper.sweep()).expired) == MOST_OVERDUE, "and begins anew"
+
+
 async def test_a_job_whose_cancel_nobody_heard_is_cancelled_instead_of_rescued(driver: Driver) -> None:
     job, _ = await driver.start(lease=ENDED_LEASE)
     await driver.store.flag(job, "cancel")

@@ -1,0 +1,117 @@
+"""Answers that are data: the schema that the model is asked for, and the check of what it gave."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jsonschema
+import pydantic
+from anthropic import transform_schema
+from jsonschema.protocols import Validator
+
+from agent_core.types import Json
+
+MOST_PROBLEMS = 10
+MOST_BYTES = 32_768
+MOST_DEPTH = 24
+UNSAFE = {
+    "pattern": "a regular expression of a caller's may take for ever",
+    "patternProperties": "a regular expression of a caller's may take for ever",
+    "$dynamicRef": "references must be plain",
+}
+
+
+class OutputError(ValueError):
+    """An answer that does not fit. `problems` says where and why, for the model to mend it."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Output:
+    """What an answer has to be: a value of a JSON schema, and of a Pydantic model where the schema came from one."""
+
+    schema: Json
+    model: type[pydantic.BaseModel] | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, wanted: Json | type[pydantic.BaseModel]) -> Output:
+        """Raises ValueError for what is no schema."""
+        if isinstance(wanted, type):
+            return cls(transform_schema(wanted), wanted)
+        check_schema(wanted)
+        return cls(wanted)
+
+    def parse(self, text: str) -> Any:
+        """The value that an answer's text holds, as plain JSON data. Raises OutputError."""
+        try:
+            value = json.loads(_unfenced(text))
+        except (ValueError, RecursionError) as exc:
+            raise OutputError([f"it is not JSON: {exc}"]) from exc
+        if self.model is None:
+            if faults := list(itertools.islice(_faults(self.schema, value), MOST_PROBLEMS)):
+                raise OutputError([_problem(fault) for fault in faults])
+            return value
+        try:
+            return self.model.model_validate(value).model_dump(mode="json")
+        except pydantic.ValidationError as exc:
+            told = exc.errors(include_url=False, include_context=False, include_input=False)[:MOST_PROBLEMS]
+            raise OutputError([f"{_place(f['loc'])}: {f['msg']}" for f in told]) from exc
+
+
+def check_schema(schema: object) -> None:
+    """Raises ValueError when it is no JSON schema of an object that may be given to a model and checked safely.
+
+    References reach inside the schema alone, and there is no regular expression in it.
+    """
+    if not isinstance(schema, dict) or schema.get("type") != "object":
+        raise ValueError('expected a JSON schema with "type": "object"')
+    if len(json.dumps(schema)) > MOST_BYTES:
+        raise ValueError(f"the schema has more than {MOST_BYTES:,} bytes")
+    for key, value, depth in _walk(schema, 1):
+        if depth > MOST_DEPTH:
+            raise ValueError(f"the schema is nested more than {MOST_DEPTH} levels deep")
+        if key in UNSAFE and isinstance(value, str | dict):
+            raise ValueError(f"{key} is not accepted: {UNSAFE[key]}")
+        if key == "$ref" and not (isinstance(value, str) and value.startswith("#")):
+            raise ValueError("$ref may point into the schema itself alone, as #/$defs/name")
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as exc:
+        raise ValueError(f"{_place(exc.absolute_path)}: {exc.message[:200]}") from exc
+
+
+def _faults(schema: Json, value: Any) -> Iterator[jsonschema.ValidationError]:
+    validator: Validator = jsonschema.Draft202012Validator(schema)
+    return iter(validator.iter_errors(value))
+
+
+def _walk(node: Any, depth: int) -> Iterator[tuple[str, Any, int]]:
+    pairs = node.items() if isinstance(node, dict) else (("", item) for item in node) if isinstance(node, list) else ()
+    for key, value in pairs:
+        yield key, value, depth
+        if depth <= MOST_DEPTH:
+            yield from _walk(value, depth + 1)
+
+
+def _problem(fault: jsonschema.ValidationError) -> str:
+    return f"{_place(fault.absolute_path)}: {fault.message[:300]}"
+
+
+def _place(path: Any) -> str:
+    return ".".join(map(str, path)) or "the whole"
+
+
+def _unfenced(text: str) -> str:
+    """The text without a Markdown fence around it, which models that are not held to a schema like to put there."""
+    stripped = text.strip()
+    if stripped.startswith("```") and stripped.endswith("```"):
+        _, _, body = stripped.removesuffix("```").partition("\n")
+        return body
+    return stripped
