@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent_core.agent import Agent
+    from agent_core.approvals import Ask, ask
     from agent_core.artifacts import read_artifact
     from agent_core.claude import ClaudeModel
     from agent_core.errors import (
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "agent": ("Agent",),
+    "approvals": ("Ask", "ask"),
     "artifacts": ("read_artifact",),
     "claude": ("ClaudeModel",),
     "errors": (
@@ -47,6 +49,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Agent",
     "AgentError",
+    "Ask",
     "Budget",
     "BudgetError",
     "ClaudeModel",
@@ -65,6 +68,7 @@ __all__ = [
     "ToolError",
     "UnknownPriceError",
     "Usage",
+    "ask",
     "read_artifact",
     "run_agent",
     "tool",

@@ -11,12 +11,16 @@ from typing import Any
 
 import pydantic
 
+from agent_core.approvals import Rule, definition_of, fault_of
 from agent_core.delegation import delegation
 from agent_core.errors import DefinitionError
+from agent_core.guardrails import Check
+from agent_core.guardrails import fault_of as fault_of_checks
 from agent_core.mcp import SEPARATOR, McpServer
-from agent_core.outputs import Output, check_schema
+from agent_core.outputs import Output
 from agent_core.patterns import Pattern, ReAct
 from agent_core.results import A_RESULT_LIMIT, RESULT_CHARS, is_result_limit
+from agent_core.schemas import check_schema
 from agent_core.targets import Target
 from agent_core.tools import Registry, Tool
 from agent_core.types import Budget, Json, Role, is_amount
@@ -42,7 +46,8 @@ class Agent:
 
     `model` is a model id of the Messages API, `max_tokens` caps each reply, `budget` is the default of its jobs,
     `pool` names the workers that may run it. A tool result of more than `max_result_chars` characters is kept as an
-    artifact and previewed. `auto_approve` lists destructive tools that need no person.
+    artifact and previewed. `auto_approve` lists destructive tools that need no person; `approvals` says by the name of
+    a tool which of its calls wait for one: "always", "never", or `ask(…)` with a rule and terms.
     `models` routes calls by role, the rest go to `model`. `cache_ttl` is how long the provider keeps a request's prefix
     for the next one, "5m" or the dearer "1h".
     `fallbacks` are targets (`model` or `model@server`) that are asked, in order, when the one before does not answer.
@@ -67,6 +72,8 @@ class Agent:
     extra: Json = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     cache_ttl: str = "5m"
+    approvals: dict[str, Rule] = field(default_factory=dict)
+    guardrails: list[Check] = field(default_factory=list)
     fallbacks: list[str] = field(default_factory=list)
     thinking: bool | int | None = None
     effort: str | None = None
@@ -117,6 +124,10 @@ class Agent:
             "context_window",
             "a number of tokens, at least four times max_tokens",
         )
+        wrong = fault_of(self.approvals, list(self.tools), list(self.auto_approve))
+        self._check(wrong is None, "approvals", f"rules that hold: {wrong}")
+        wrong = fault_of_checks(self.guardrails)
+        self._check(wrong is None, "guardrails", f"checks that hold: {wrong}")
         fixed = sorted((SET_BY_THE_LOOP | PRICED) & self.extra.keys())
         self._check(not fixed, "extra", f"none of {', '.join(fixed)}: the loop sets them, or they change the price")
 
@@ -170,6 +181,8 @@ class Agent:
         later |= {"pattern": self.pattern.definition()} if self.pattern != ReAct() else {}
         later |= {"context_window": self.context_window} if self.context_window != WINDOW else {}
         later |= {"mcp": [server.to_json() for server in self.mcp]} if self.mcp else {}
+        later |= {"approvals": definition_of(self.approvals)} if self.approvals else {}
+        later |= {"guardrails": [check.definition() for check in self.guardrails]} if self.guardrails else {}
         return {
             "name": self.name,
             "description": self.description,

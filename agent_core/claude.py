@@ -19,6 +19,7 @@ import aiohttp
 import anthropic
 import httpx2
 from anthropic import AsyncAnthropic, AsyncStream, DefaultAioHttpClient
+from pydantic import BaseModel
 
 from agent_core.errors import ModelError
 from agent_core.ports import Draft, Request
@@ -35,6 +36,7 @@ NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 ERROR_TYPE_CODES = {"overloaded_error": "overloaded", "rate_limit_error": "rate_limited", "timeout_error": "timeout",
                     "invalid_request_error": "invalid_request", "authentication_error": "authentication",
                     "permission_error": "permission", "not_found_error": "not_found"}  # fmt: skip
+PLAIN_BLOCKS = frozenset({"text", "image", "document", "tool_use", "tool_result"})
 UNPROCESSED = {
     "expired": "the batch expired before the call was processed",
     "canceled": "the batch was canceled before the call was processed",
@@ -48,9 +50,10 @@ class ClaudeModel:
     belongs to one event loop.
     """
 
-    def __init__(self, client: AsyncAnthropic, prices: Prices = PUBLISHED) -> None:
+    def __init__(self, client: AsyncAnthropic, prices: Prices = PUBLISHED, *, plain: bool = False) -> None:
         self.client = client
         self.prices = prices
+        self._plain = plain
 
     @classmethod
     def connect(
@@ -61,14 +64,17 @@ class ClaudeModel:
         prices: Prices = PUBLISHED,
         connections: int = 1000,
         timeout: float = 600,
+        plain: bool = False,
     ) -> ClaudeModel:
-        """A target with a client of its own, over aiohttp; `timeout` in seconds is the longest silence allowed."""
+        """A target with a client of its own, over aiohttp; `timeout` in seconds is the longest silence allowed. A
+        `plain` one is asked for nothing but messages and tools, which is what other servers know of the API.
+        """
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
         http = DefaultAioHttpClient(limits=limits, timeout=httpx2.Timeout(timeout, connect=5.0))
         client = AsyncAnthropic(
             api_key=api_key, base_url=base_url, max_retries=0, http_client=http, open_telemetry=False
         )
-        return cls(client, prices)
+        return cls(client, prices, plain=plain)
 
     async def aclose(self) -> None:
         await self.client.close()
@@ -78,7 +84,7 @@ class ClaudeModel:
         try:
             with _classified():
                 async with self.client.messages.with_streaming_response.create(
-                    **params_of(request), stream=True
+                    **(plain_params_of(request) if self._plain else params_of(request)), stream=True
                 ) as response:
                     async for event in AsyncStream.raw_events(response.http_response):
                         _take(draft, event.event, event.data)
@@ -190,6 +196,11 @@ def _readable() -> Iterator[None]:
         raise ModelError("malformed_answer", f"the answer about a batch is malformed: {exc!r}", retryable=True) from exc
 
 
+def schema_of(model: type[BaseModel]) -> Json:
+    """A Pydantic model as the JSON schema that `output_config` takes."""
+    return anthropic.transform_schema(model)
+
+
 def params_of(request: Request) -> dict[str, Any]:
     """The parameters of a call, as the API takes them."""
     body: dict[str, Any] = {
@@ -204,6 +215,26 @@ def params_of(request: Request) -> dict[str, Any]:
     if request.tools:
         body["tools"] = request.tools
     return body
+
+
+def plain_params_of(request: Request) -> dict[str, Any]:
+    """The parameters of a call without what only Anthropic's own servers know; a schema is asked for in words."""
+    body = params_of(request)
+    asked = body.pop("output_config", {}).get("format")
+    for name in ("cache_control", "thinking", "service_tier", "speed"):
+        body.pop(name, None)
+    if asked is not None:
+        words = f"Give your final answer as nothing but JSON of this schema: {json.dumps(asked['schema'])}"
+        body["system"] = "\n\n".join(filter(None, [request.system, words]))
+    body["messages"] = [_plain(message) for message in request.messages]
+    return body
+
+
+def _plain(message: Json) -> Json:
+    if isinstance(message["content"], str):
+        return message
+    kept = [block for block in message["content"] if block.get("type") in PLAIN_BLOCKS]
+    return {**message, "content": kept or [{"type": "text", "text": "(nothing)"}]}
 
 
 def _take(draft: Draft, kind: str | None, data: str) -> None:

@@ -10,19 +10,13 @@ from typing import Any
 
 import jsonschema
 import pydantic
-from anthropic import transform_schema
 from jsonschema.protocols import Validator
 
+from agent_core.claude import schema_of
+from agent_core.schemas import check_schema
 from agent_core.types import Json
 
 MOST_PROBLEMS = 10
-MOST_BYTES = 32_768
-MOST_DEPTH = 24
-UNSAFE = {
-    "pattern": "a regular expression of a caller's may take for ever",
-    "patternProperties": "a regular expression of a caller's may take for ever",
-    "$dynamicRef": "references must be plain",
-}
 
 
 class OutputError(ValueError):
@@ -44,7 +38,7 @@ class Output:
     def of(cls, wanted: Json | type[pydantic.BaseModel]) -> Output:
         """Raises ValueError for what is no schema."""
         if isinstance(wanted, type):
-            return cls(transform_schema(wanted), wanted)
+            return cls(schema_of(wanted), wanted)
         check_schema(wanted)
         return cls(wanted)
 
@@ -65,39 +59,9 @@ class Output:
             raise OutputError([f"{_place(f['loc'])}: {f['msg']}" for f in told]) from exc
 
 
-def check_schema(schema: object) -> None:
-    """Raises ValueError when it is no JSON schema of an object that may be given to a model and checked safely.
-
-    References reach inside the schema alone, and there is no regular expression in it.
-    """
-    if not isinstance(schema, dict) or schema.get("type") != "object":
-        raise ValueError('expected a JSON schema with "type": "object"')
-    if len(json.dumps(schema)) > MOST_BYTES:
-        raise ValueError(f"the schema has more than {MOST_BYTES:,} bytes")
-    for key, value, depth in _walk(schema, 1):
-        if depth > MOST_DEPTH:
-            raise ValueError(f"the schema is nested more than {MOST_DEPTH} levels deep")
-        if key in UNSAFE and isinstance(value, str | dict):
-            raise ValueError(f"{key} is not accepted: {UNSAFE[key]}")
-        if key == "$ref" and not (isinstance(value, str) and value.startswith("#")):
-            raise ValueError("$ref may point into the schema itself alone, as #/$defs/name")
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as exc:
-        raise ValueError(f"{_place(exc.absolute_path)}: {exc.message[:200]}") from exc
-
-
 def _faults(schema: Json, value: Any) -> Iterator[jsonschema.ValidationError]:
     validator: Validator = jsonschema.Draft202012Validator(schema)
     return iter(validator.iter_errors(value))
-
-
-def _walk(node: Any, depth: int) -> Iterator[tuple[str, Any, int]]:
-    pairs = node.items() if isinstance(node, dict) else (("", item) for item in node) if isinstance(node, list) else ()
-    for key, value in pairs:
-        yield key, value, depth
-        if depth <= MOST_DEPTH:
-            yield from _walk(value, depth + 1)
 
 
 def _problem(fault: jsonschema.ValidationError) -> str:

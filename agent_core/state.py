@@ -13,9 +13,10 @@ from agent_core.errors import BudgetError
 from agent_core.ports import Journal
 from agent_core.redaction import BEGINNING
 from agent_core.types import (
-    ApprovalRequested,
+    ApprovalDecided,
     Compacted,
     Entry,
+    GuardrailChecked,
     Json,
     ModelCompleted,
     ModelFailed,
@@ -34,6 +35,8 @@ WHOLE = frozenset({"tool_use", "end_turn"})
 """Stop reasons of a reply whose tool calls may run. A reply that was cut off keeps none of its calls."""
 
 
+EMPTY = "[nothing]"
+"""Stands for a text that a check emptied: the Messages API takes no empty one."""
 SUMMARY = "[Summary of the work so far, which is no longer shown in full]\n"
 CLEARED = "[this result of {size:,} characters was taken out to make room; call the tool again if it is needed]"
 RECENT_CALLS = 12
@@ -59,8 +62,10 @@ class State:
     stop_reason: str | None = None
     intents: dict[str, ToolRequested] = field(default_factory=dict)
     results: dict[str, ToolCompleted] = field(default_factory=dict)
-    asked: set[str] = field(default_factory=set)
-    """Calls of the last reply about which a person was asked."""
+    decided: dict[str, ApprovalDecided] = field(default_factory=dict)
+    """What was decided about calls of the last reply that waited for a person."""
+    checks: dict[tuple[str, str], GuardrailChecked] = field(default_factory=dict)
+    """What the checks of the input, and of the last reply, came to, by stage and name."""
     undone: set[str] = field(default_factory=set)
     """Calls of the last reply that were begun and, as was found out, did not happen: they may be begun again."""
     elapsed: float = 0.0
@@ -150,7 +155,8 @@ class State:
                 if content := [block for block in entry.content if not _is_blank(block)]:
                     self._append({"role": "assistant", "content": content})
                 self.measured = _measured(entry, self.size)
-                self.intents, self.results, self.asked, self.undone = {}, {}, set(), set()
+                self.intents, self.results, self.decided, self.undone = {}, {}, {}, set()
+                self.checks = {key: found for key, found in self.checks.items() if found.stage == "input"}
 
     def _apply_tool(self, entry: Entry) -> None:
         match entry:
@@ -165,8 +171,10 @@ class State:
                 self._close_turn()
             case ToolReconciled(call_id=call_id, decision="not_happened"):
                 self.undone.add(call_id)
-            case ApprovalRequested():
-                self.asked.add(entry.call_id)
+            case GuardrailChecked():
+                self._check(entry)
+            case ApprovalDecided():
+                self.decided[entry.call_id] = entry
 
     def input_bound(self, model: str, overhead: int) -> int:
         """An upper bound of the input tokens of the next request; `overhead` is the bytes of it around the messages.
@@ -190,10 +198,10 @@ class State:
         return None if self.batch_id is None else self.call
 
     def open_calls(self) -> list[Json]:
-        """The tool calls of the last reply that may run and have no result yet, in its order."""
+        """The tool calls of the last reply that may run and have no result yet, in its order, as they are to run."""
         if self.stop_reason not in WHOLE:
             return []
-        return [call for call in self._last_calls() if call["id"] not in self.results]
+        return [self._as_edited(call) for call in self._last_calls() if call["id"] not in self.results]
 
     def say(self, text: str) -> None:
         """Adds what the user says, after which the model has the next word. Calls without a result are given up."""
@@ -203,7 +211,12 @@ class State:
         self.stop_reason = None
 
     def reopen(self) -> None:
-        """Takes back a last reply that ended the run, so that the turn is taken again: what a retry begins with."""
+        """Takes back a last reply that ended the run, so that the turn is taken again: what a retry begins with.
+
+        What was decided about calls that have not begun does not outlast the end of the run.
+        """
+        self.decided = {}
+        self.checks = {key: found for key, found in self.checks.items() if found.verdict != "block"}
         if self.stop_reason in (None, "tool_use", "pause_turn") or self.open_calls():
             return
         if self.messages and self.messages[-1]["role"] == "assistant":
@@ -211,6 +224,15 @@ class State:
             if self.measured is not None:  # what is said instead is none of what was counted
                 self.measured = replace(self.measured, size=self.size)
         self.stop_reason = None
+
+    def task_text(self) -> str:
+        """The text of the newest message of the user's, which is the task before the first turn."""
+        return next((b["text"] for b in reversed(_blocks(self.messages[-1])) if b.get("type") == "text"), "")
+
+    def checked_text(self, stage: str) -> str | None:
+        """What the checks of a stage put in place of the text, if they did."""
+        texts = [found.text for found in self.checks.values() if found.stage == stage and found.text is not None]
+        return texts[-1] if texts else None
 
     def last_text(self) -> str | None:
         """The text of the newest reply that has any: the result, or the partial result."""
@@ -266,8 +288,29 @@ class State:
         self.usage.cost += entry.settled
         self.usage.count(entry.usage)
 
+    def _check(self, entry: GuardrailChecked) -> None:
+        self.checks[entry.stage, entry.check] = entry
+        if entry.text is None or not self.messages:
+            return
+        *kept, last = self.messages
+        blocks = _blocks(last)
+        texts = [number for number, block in enumerate(blocks) if block.get("type") == "text"]
+        # of a reply all texts are the answer; of the user's message the last one is the task
+        taken = set(texts if entry.stage == "output" else texts[-1:])
+        fresh = {"type": "text", "text": entry.text if entry.text.strip() else EMPTY}
+        content = [*(block for number, block in enumerate(blocks) if number not in taken), fresh]
+        self.messages = [*kept, {**last, "content": content}]
+        self.size += _size(self.messages[-1]) - _size(last)
+        self.measured = None
+
     def _last_calls(self) -> list[Json]:
         return tool_uses(self.messages[-1]) if self.messages and self.messages[-1]["role"] == "assistant" else []
+
+    def _as_edited(self, call: Json) -> Json:
+        """The call with the input that a person gave it, if one did."""
+        begun, ruling = self.intents.get(call["id"]), self.decided.get(call["id"])
+        edited = begun.input if begun else ruling.input if ruling else None
+        return call if edited is None or edited == call["input"] else {**call, "input": edited}
 
     def _close_turn(self) -> None:
         calls = self._last_calls()
@@ -281,7 +324,10 @@ class State:
         entry = self.results.get(call_id)
         if entry is None:
             return {**block, "content": "this call was given up; nobody knows whether it ran", "is_error": True}
-        return {**block, "content": entry.content, **({"is_error": True} if entry.is_error else {})}
+        call = next(call for call in self._last_calls() if call["id"] == call_id)
+        made = self._as_edited(call)
+        note = "" if made is call else f"[A person changed this call. It was made with {json.dumps(made['input'])}.]\n"
+        return {**block, "content": note + entry.content, **({"is_error": True} if entry.is_error else {})}
 
     def _append(self, message: Json) -> None:
         if message["role"] == "user" and self.messages and self.messages[-1]["role"] == "user":

@@ -13,11 +13,11 @@ from agent_core.errors import BudgetError
 from agent_core.failpoints import failpoint
 from agent_core.ports import Approver, Decision, Journal
 from agent_core.reconcile import DidNotHappen
-from agent_core.registry import Registry, ToolResult, failure
+from agent_core.registry import Registry, ToolResult, failure, success
 from agent_core.sanity import out_of_order
 from agent_core.state import State, commit
 from agent_core.types import (
-    ApprovalRequested,
+    ApprovalDecided,
     Delegated,
     Json,
     Refusal,
@@ -55,10 +55,7 @@ async def run_tools(state: State, using: Using, parallel: int) -> Refusal | Susp
     for call in state.open_calls():
         sorted_calls[_decide(state, using, call)].append(call)
     for call in sorted_calls["deny"]:
-        await commit(state, using.journal, _completed(state, call, DENIED))
-    for call in sorted_calls["ask"]:
-        if call["id"] not in state.asked:
-            await commit(state, using.journal, ApprovalRequested(**_about(state, using.registry, call)))
+        await commit(state, using.journal, _completed(state, call, _told(state.decided.get(call["id"]))))
     ran = await _together(_run_tool(state, using, call, slots) for call in sorted_calls["run"])
     if refused := [held_up for held_up in ran if isinstance(held_up, Refusal)]:
         return refused[0]
@@ -108,7 +105,18 @@ def _decide(state: State, using: Using, call: Json) -> Decision | Literal["unkno
     """What becomes of a call that has no result. One that was begun has passed the approver before."""
     if call["id"] in state.intents:
         return "unknown" if _is_unknown(state, using.registry, call) else "run"
+    if ruling := state.decided.get(call["id"]):
+        return "run" if ruling.decision == "approve" and ruling.answer is None else "deny"
     return using.approver.decide(call["name"], call["input"], using.registry.effect(call["name"]), call["id"])
+
+
+def _told(ruling: ApprovalDecided | None) -> ToolResult:
+    """What the model gets to see of a call that is not run: a person's answer, or that it was not allowed."""
+    if ruling is None:
+        return DENIED
+    if ruling.decision == "approve":
+        return success(ruling.answer)
+    return failure("denied", f"this call was not allowed: {ruling.reason}") if ruling.reason else DENIED
 
 
 async def _run_tool(state: State, using: Using, call: Json, slots: asyncio.Semaphore) -> Refusal | str | None:

@@ -142,7 +142,7 @@ def tool(
         if effect not in EFFECTS:
             raise DefinitionError(f"tool {label}: effect is {effect!r}; accepted are {', '.join(EFFECTS)}")
         _check_limits(label, timeout, max_result_chars, price_usd)
-        _check_retries(label, retries, repeatable=effect == "read" or idempotent)
+        _check_retries(label, retries, repeatable=effect == "read" or idempotent, priced=price_usd is not None)
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise DefinitionError(f"tool {label}: it is a generator; a tool returns its result in one piece")
         if reconcile is not None and (wrong := objection(reconcile, fn, effect, idempotent)):
@@ -185,11 +185,13 @@ def _check_limits(label: str, timeout: float, max_result_chars: int | None, pric
         )
 
 
-def _check_retries(label: str, retries: int, *, repeatable: bool) -> None:
+def _check_retries(label: str, retries: int, *, repeatable: bool, priced: bool) -> None:
     if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= MOST_RETRIES:
         raise DefinitionError(f"tool {label}: retries is {retries!r}; expected a whole number from 0 to {MOST_RETRIES}")
     if retries and not repeatable:
         raise DefinitionError(f"tool {label}: retries is for tools that read or are idempotent; any other runs once")
+    if retries and priced:
+        raise DefinitionError(f"tool {label}: retries does not go with price_usd, which is reserved for one try")
 
 
 def _prepare(fn: ToolFunction, stand_in: ToolFunction | None = None) -> Callable[..., Any]:

@@ -215,15 +215,21 @@ class ToolReconciled:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalRequested:
-    """A tool call waits for a person."""
+class ApprovalDecided:
+    """What became of a tool call that waited for a person. Written when it is decided, not by the run.
 
-    TYPE: ClassVar[str] = "approval.requested"
+    A call that is approved runs with `input`, unless that is None, in place of its own; `answer` is that to a question.
+    """
+
+    TYPE: ClassVar[str] = "approval.decided"
+    approval_id: str
     call_id: str
-    step: int
     name: str
-    input: Json
-    effect: Effect
+    decision: Literal["approve", "deny"]
+    by: str
+    reason: str | None = None
+    input: Json | None = None
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +266,22 @@ class Compacted:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardrailChecked:
+    """What a check of the job's input or answer came to, or what a person said whom it asked.
+
+    `detail` is the reason or the question; `text` is what takes the place of the text that was checked.
+    """
+
+    TYPE: ClassVar[str] = "guardrail.checked"
+    stage: Literal["input", "output"]
+    check: str
+    step: int
+    verdict: Literal["allow", "block", "redact", "ask"]
+    detail: str = ""
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ResultsCleared:
     """Old tool results were taken out of the conversation to make room; the journal has them."""
 
@@ -276,10 +298,11 @@ Entry = (
     | ToolRequested
     | ToolCompleted
     | ToolReconciled
-    | ApprovalRequested
+    | ApprovalDecided
     | StateChanged
     | Compacted
     | ResultsCleared
+    | GuardrailChecked
 )
 ENTRY_TYPES: dict[str, type[Entry]] = {
     cls.TYPE: cls
@@ -291,10 +314,11 @@ ENTRY_TYPES: dict[str, type[Entry]] = {
         ToolRequested,
         ToolCompleted,
         ToolReconciled,
-        ApprovalRequested,
+        ApprovalDecided,
         StateChanged,
         Compacted,
         ResultsCleared,
+        GuardrailChecked,
     )
 }
 _FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in ENTRY_TYPES.values()}

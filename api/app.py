@@ -6,14 +6,29 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from api import docs, errors
 from api.deps import Services
 from api.guard import Guard
 from api.live import Hub
+from api.mcp import McpEndpoint
 from api.middleware import RequestMiddleware
-from api.routes import agents, budgets, estimate, events, files, health, job_actions, keys, kill_switch, usage
+from api.routes import (
+    agents,
+    approvals,
+    budgets,
+    estimate,
+    events,
+    files,
+    health,
+    job_actions,
+    keys,
+    kill_switch,
+    usage,
+)
 from api.routes import jobs as job_routes
+from api.routes import mcp as mcp_routes
 from api.settings import Settings
 from api.submission import Intake
 from jobs.agents import AgentCatalogue
@@ -32,6 +47,8 @@ DESCRIPTION = "Runs AI-agent jobs unattended: submit, follow, steer. Errors are 
 def create_app(settings: Settings) -> FastAPI:
     """The API. It connects to Redis when it is started, and not before."""
 
+    mcp = McpEndpoint()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = _services(settings)
@@ -39,7 +56,8 @@ def create_app(settings: Settings) -> FastAPI:
         services.hub.start()
         services.guard.start()
         try:
-            yield
+            async with mcp.serving():
+                yield
         finally:
             await services.hub.aclose()
             await services.guard.aclose()
@@ -57,9 +75,12 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     docs.install(app)
     app.add_middleware(RequestMiddleware)
-    for module in (job_routes, estimate, job_actions, events, keys, files, agents, kill_switch, budgets, usage):
+    for module in (job_routes, estimate, job_actions, events, keys, files, agents, mcp_routes, kill_switch, budgets):
         app.include_router(module.router, prefix="/v1")
+    app.include_router(usage.router, prefix="/v1")
+    app.include_router(approvals.router, prefix="/v1")
     app.include_router(health.router)
+    app.router.routes.append(Route("/mcp", mcp, include_in_schema=False))
     return app
 
 

@@ -25,6 +25,11 @@ class Caller:
     def tenant(self) -> str:
         return self.key.tenant
 
+    def require(self, scope: Scope) -> None:
+        """Raises RefusedError: 403 when the key lacks the scope."""
+        if not self.key.may(scope):
+            raise RefusedError(403, "missing_scope", f"the API key lacks the scope {scope}")
+
 
 class Authorized(SecurityBase):
     """The dependency of an endpoint on a scope. Raises RefusedError: 401 without a valid key, 403 without the scope."""
@@ -35,15 +40,20 @@ class Authorized(SecurityBase):
         self.scope = scope
 
     async def __call__(self, request: Request) -> Caller:
-        services: Services = request.app.state.services
-        secret = bearer(request)
-        principal = await services.keyring.authenticate(secret) if secret else None
-        if principal is None:
-            detail = "the API key is not valid" if secret else "send an API key as Authorization: Bearer ns_…"
-            raise RefusedError(401, "unauthorized", detail, {"WWW-Authenticate": 'Bearer realm="nightshift"'})
-        if not principal.may(self.scope):
-            raise RefusedError(403, "missing_scope", f"the API key lacks the scope {self.scope}")
-        return Caller(principal, services)
+        caller = await caller_of(request)
+        caller.require(self.scope)
+        return caller
+
+
+async def caller_of(request: Request) -> Caller:
+    """Whose API key the request carries. Raises RefusedError: 401 without a valid one."""
+    services: Services = request.app.state.services
+    secret = bearer(request)
+    principal = await services.keyring.authenticate(secret) if secret else None
+    if principal is None:
+        detail = "the API key is not valid" if secret else "send an API key as Authorization: Bearer ns_…"
+        raise RefusedError(401, "unauthorized", detail, {"WWW-Authenticate": 'Bearer realm="nightshift"'})
+    return Caller(principal, services)
 
 
 def bearer(request: Request) -> str:

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from api.views import (
     AgentDetail,
     AgentView,
+    ApprovalView,
     AuditView,
     BatchView,
     EstimateView,
@@ -21,6 +22,7 @@ from api.views import (
     KeyView,
     KillSwitchView,
     LedgerRow,
+    McpServerView,
     NewKey,
     Page,
     Problem,
@@ -60,12 +62,16 @@ BUDGET_GONE: Responses = {204: {"description": "The budget is no more."}}
 USAGE = _ok(Page[UsageRow], "By the dimensions in their order.")
 AUDIT = _ok(AuditView, "The audit.")
 EXPLANATION = _ok(ExplanationView, "The gate.")
+APPROVAL = _ok(ApprovalView, "The approval.")
+APPROVALS = _ok(Page[ApprovalView], "The newest first.")
 FILES = _ok(Page[FileView], "The oldest first.")
 FILE_MADE = _ok(FileView, "The file is kept.", 201)
 DOWNLOAD = _raw("The content.", "application/octet-stream")
 AGENTS = _ok(Page[AgentView], "By name.")
 AGENT = _ok(AgentDetail, "The agent.")
 VERSIONS = _ok(Page[VersionView], "The newest first.")
+MCP_SERVER = _ok(McpServerView, "The server as it is now.")
+MCP_SERVERS = _ok(Page[McpServerView], "By name.")
 KEY_MADE = _ok(NewKey, "The key; its secret is shown this once.", 201)
 KEYS = _ok(Page[KeyView], "The oldest first.")
 KILL_SWITCH = _ok(KillSwitchView, "The switch as it is now; when it was turned off, what its evidence came to.")

@@ -17,6 +17,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from agent_core.types import Json
 from jobs.errors import (
     ConflictError,
+    ForbiddenError,
+    GoneError,
     IdempotencyError,
     InvalidError,
     JobsError,
@@ -32,6 +34,8 @@ PROBLEM_JSON = "application/problem+json"
 TYPE_PREFIX = "urn:nightshift:problem:"
 STATUS_OF: dict[type[Exception], int] = {
     NotFoundError: 404,
+    ForbiddenError: 403,
+    GoneError: 410,
     ConflictError: 409,
     StaleAttemptError: 409,
     IdempotencyError: 422,

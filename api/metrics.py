@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from jobs import stats
+from jobs import breaker, stats
+from jobs.approvals import Approvals
 from jobs.link import RedisLink
 from jobs.queue import Tickets
 
@@ -39,13 +41,22 @@ Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 class Snapshot(Collector):
     """All metrics at one moment."""
 
-    def __init__(self, counts: dict[str, float], depths: dict[str, int], running: int) -> None:
+    def __init__(
+        self,
+        counts: dict[str, float],
+        depths: dict[str, int],
+        running: int,
+        approvals: int = 0,
+        breakers: Mapping[str, bool] = MappingProxyType({}),
+    ) -> None:
         self._counts: defaultdict[str, list[tuple[list[str], float]]] = defaultdict(list)
         for field, value in counts.items():
             metric, *labels = field.split(stats.SEPARATOR)
             self._counts[metric].append((labels, value))
         self._depths = depths
         self._running = running
+        self._approvals = approvals
+        self._breakers = breakers
 
     def collect(self) -> Iterable[Family]:
         """The metric families."""
@@ -56,6 +67,12 @@ class Snapshot(Collector):
             depth.add_metric([queue], size)
         yield depth
         yield GaugeMetricFamily(f"{PREFIX}running_jobs", "Jobs that some worker holds.", value=self._running)
+        yield GaugeMetricFamily(f"{PREFIX}approvals_pending", "Calls that wait for a person.", value=self._approvals)
+        text = "1 while the circuit breaker of a target is open: no model call goes there."
+        breakers = GaugeMetricFamily(f"{PREFIX}breaker_open", text, labels=["target"])
+        for target, is_open in self._breakers.items():
+            breakers.add_metric([target], is_open)
+        yield breakers
 
     def _counters(self) -> Iterator[Family]:
         for metric, (labels, text) in COUNTERS.items():
@@ -79,7 +96,9 @@ class Snapshot(Collector):
 
 async def render(link: RedisLink, tickets: Tickets) -> bytes:
     """The metrics in Prometheus's text format. Raises UnavailableError."""
-    counts, depths, running = await asyncio.gather(stats.read(link), tickets.depths(), tickets.running())
+    counts, depths, running, approvals, seen = await asyncio.gather(
+        stats.read(link), tickets.depths(), tickets.running(), Approvals(link).pending(), breaker.read(link)
+    )
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Snapshot(counts, depths, running))
+    registry.register(Snapshot(counts, depths, running, approvals, {target: row.open for target, row in seen.items()}))
     return generate_latest(registry)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from agent_core.schemas import check_schema
 from agent_core.types import AtLimit, micros, usd
 from jobs.budgets import Period
 from jobs.keyring import Scope
@@ -76,6 +77,12 @@ Input = Annotated[
 Url = Annotated[str, Field(max_length=2000, pattern=r"^[!-~]+$"), AfterValidator(_web_address)]
 
 
+def _schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
+    if schema is not None:
+        check_schema(schema)
+    return schema
+
+
 def _day(text: Any) -> date:
     if not isinstance(text, str) or not DATE.fullmatch(text):
         raise ValueError("expected a day like 2026-11-20")
@@ -141,13 +148,23 @@ class Submission(Strict):
     webhook: Annotated[WebhookIn | None, Field(description=NOT_YET)] = None
     tags: Tags = Field(default_factory=list)
     metadata: Metadata = Field(default_factory=dict)
-    output_schema: Annotated[dict[str, Any] | None, Field(description=NOT_YET)] = None
+    output_schema: Annotated[
+        dict[str, Any] | None,
+        Field(description="A JSON schema of an object that the job's output must fit."),
+        AfterValidator(_schema),
+    ] = None
 
 
 class Batch(Strict):
     """Up to 1,000 submissions, each judged on its own."""
 
     jobs: Annotated[list[Any], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class AcceptTools(Strict):
+    """The tools to accept: the `seen` of the MCP server when you looked at it."""
+
+    seen: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Nothing(Strict):
@@ -232,6 +249,30 @@ class Reconciliation(Strict):
         return self
 
 
+class RulingIn(Strict):
+    """What is to become of a call that waits for a person.
+
+    `input` is what it is to run with in place of its own; `input_sha256`, as the approval shows it, makes sure that the
+    decision is about the input that was seen. `answer` is that to a question.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"decision": "approve", "input": {"order_id": "A-1042", "amount": "20.00"}},
+                {"decision": "deny", "reason": "the order is older than 30 days"},
+                {"decision": "approve", "answer": "the blue one"},
+            ]
+        }
+    )
+
+    decision: Literal["approve", "deny"]
+    reason: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
+    input: dict[str, Any] | None = None
+    input_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    answer: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
+
+
 def _switch_scope(scope: str) -> str:
     if not SWITCH_SCOPE.fullmatch(scope):
         raise ValueError("expected global, tenant, or agent:NAME with the name of an agent")
@@ -270,6 +311,7 @@ class KeyIn(Strict):
     tenant: TenantName | None = None
 
 
+ListedApproval = Literal["pending", "approved", "denied", "expired", "withdrawn"]
 ListedStatus = Literal[
     "scheduled", "queued", "running", "requires_action", "paused", "completed", "failed", "cancelled", "expired"
 ]

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
@@ -39,27 +40,40 @@ class Intake:
         self._guard = guard
         self._current: dict[str, tuple[float, Published]] = {}
 
-    async def submit(self, tenant: str, body: Submission, idempotency: Idempotency | None = None) -> Submitted:
-        """Submits a job. Raises InvalidError for what cannot be run, IdempotencyError, UnavailableError."""
+    async def submit(
+        self, tenant: str, body: Submission, idempotency: Idempotency | None = None, by: str | None = None
+    ) -> Submitted:
+        """Submits a job for the API key `by`.
+
+        Raises InvalidError for what cannot be run, IdempotencyError, UnavailableError.
+        """
         self._guard.require()
         try:
             spec, budget = await self.prepare(tenant, body)
         except InvalidError as refusal:
             return await self._earlier(tenant, idempotency, refusal)
+        spec = replace(spec, submitted_by=by)
         submitted = await self._store.submit(tenant, spec, budget, idempotency=idempotency)
         failpoint("api_after_submit")
         return submitted
 
-    async def submit_raw(self, tenant: str, body: Any, idempotency: Idempotency | None = None) -> Submitted:
+    async def submit_raw(
+        self, tenant: str, body: Any, idempotency: Idempotency | None = None, by: str | None = None
+    ) -> Submitted:
         """Submits one item of a batch. Raises FieldsError for a body that is no submission, and as `submit` does."""
         try:
             submission = Submission.model_validate(body)
         except ValidationError as exc:
             raise FieldsError.of(exc) from None
-        return await self.submit(tenant, submission, idempotency)
+        return await self.submit(tenant, submission, idempotency, by)
 
-    async def fork(self, tenant: str, job_id: str, body: Fork, idempotency: Idempotency | None = None) -> Submitted:
-        """Starts a new job from a step of another. Raises InvalidError, NotFoundError, UnavailableError."""
+    async def fork(
+        self, tenant: str, job_id: str, body: Fork, idempotency: Idempotency | None = None, by: str | None = None
+    ) -> Submitted:
+        """Starts a new job from a step of another, for the API key `by`.
+
+        Raises InvalidError, NotFoundError, UnavailableError.
+        """
         self._guard.require()
         try:
             _check_times(body.run_at, body.expires_at)
@@ -70,7 +84,7 @@ class Intake:
             tenant,
             job_id,
             step=body.step,
-            changes=body.changes(),
+            changes={**body.changes(), "submitted_by": by},
             budget=body.budget.changes() if body.budget else None,
             message=body.message,
             idempotency=idempotency,

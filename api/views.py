@@ -239,6 +239,33 @@ class ExplanationView(BaseModel):
     next_at: str | None
 
 
+class ApprovalView(BaseModel):
+    """A call of a job that waits, or waited, for a person."""
+
+    id: str
+    object: Literal["approval"]
+    job_id: str
+    call_id: str
+    kind: Literal["tool", "question"]
+    tool: str
+    input: dict[str, Any]
+    input_sha256: str
+    effect: str
+    policy_version: str
+    status: Literal["pending", "approved", "denied", "expired", "withdrawn"]
+    requested_at: str
+    expires_at: str | None
+    on_expiry: Literal["approve", "deny"]
+    requester: str | None = Field(description="The API key that submitted the job.")
+    requester_may_decide: bool
+    decision: Literal["approve", "deny"] | None
+    decided_at: str | None
+    decided_by: str | None = Field(description="An API key, or `expiry`.")
+    reason: str | None
+    edited_input: dict[str, Any] | None = Field(description="What it ran with in place of its own input.")
+    answer: str | None
+
+
 class FileView(BaseModel):
     """A file."""
 
@@ -249,6 +276,26 @@ class FileView(BaseModel):
     sha256: str
     job_id: str | None
     created_at: str
+
+
+class ToolChangeView(BaseModel):
+    """A tool that its MCP server changed, and that is off until that is accepted; null where there is none."""
+
+    tool: str
+    change: Literal["changed", "new", "gone"]
+    pinned: dict[str, Any] | None
+    seen: dict[str, Any] | None
+
+
+class McpServerView(BaseModel):
+    """An MCP server that agents name."""
+
+    name: str
+    tools: list[str] = Field(description="Those that are pinned.")
+    pinned: str = Field(description="The fingerprint of what is pinned.")
+    seen: str = Field(description="The fingerprint of what workers saw last.")
+    changes: list[ToolChangeView]
+    away_from: list[str] = Field(description="Live workers that cannot reach it.")
 
 
 class AgentView(BaseModel):

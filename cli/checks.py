@@ -25,7 +25,7 @@ OLDEST_REDIS = (6, 2)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check. `fix` says what to do, and is empty when all is well."""
+    """One check. `fix` says what to do, and is empty when there is nothing to do; with `ok` it is a warning."""
 
     check: str
     ok: bool
@@ -125,6 +125,16 @@ def alerts() -> Check:
     return Check("alerts", True, told)
 
 
+async def sandbox() -> Check:
+    """Could a worker that is started here run code that a model wrote? Only agents with `run_python` need it."""
+    from agent_core.sandbox import Sandbox
+
+    why_not = await Sandbox().available()
+    if why_not is None:
+        return Check("sandbox", True, "run_python runs code in it")
+    return Check("sandbox", True, "off: run_python refuses every call, and runs nothing", why_not)
+
+
 async def redis(patient: Patient) -> list[Check]:
     """Does Redis answer, may it keep jobs, what survives a power cut, and do workers live?"""
     url = patient.redis_url
@@ -195,7 +205,27 @@ async def platform(patient: Patient) -> list[Check]:
             checks.append(Check("ready", True, "a submission would be accepted"))
         except CliError as exc:
             checks.append(Check("ready", False, str(exc), "do what it says, and see the checks of Redis"))
-        return [*checks, *await _key_and_agents(client)]
+        return [*checks, *await _key_and_agents(client), *await _mcp_servers(client)]
+
+
+async def _mcp_servers(client: Client) -> list[Check]:
+    """Are the MCP servers of the agents there, and are their tools what they were?"""
+    try:
+        page = await client.get("/v1/mcp")
+    except RefusedError:  # that takes an admin key
+        return []
+    found = []
+    for server in page["data"]:
+        name, away, changed = server["name"], server["away_from"], [change["tool"] for change in server["changes"]]
+        if changed:
+            detail, fix = f"its tools changed: {', '.join(changed)}; they are off", f"agents accept-tools {name}"
+            found.append(Check(f"mcp {name}", False, detail, f"look at them with `{command(fix)}`"))
+        elif away:
+            detail = f"{len(away)} worker(s) cannot reach it"
+            found.append(Check(f"mcp {name}", False, detail, "see their logs; its tools are those that are pinned"))
+        else:
+            found.append(Check(f"mcp {name}", True, f"{len(server['tools'])} tools"))
+    return found
 
 
 async def _key_and_agents(client: Client) -> list[Check]:

@@ -119,3 +119,31 @@ def show_agent(
         return
     fields = {**found, "workers": found["workers"] or "none that is live runs it"}
     output.print_fields((name, output.one_line(value, 300)) for name, value in fields.items() if value)
+
+
+@agents.command("accept-tools")
+def accept_tools(
+    server: Annotated[str, typer.Argument(metavar="SERVER", help="The MCP server's name, as agents call it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Accept the tools that an MCP server has changed; without --yes, see them first and be asked."""
+    from cli import output
+    from cli.session import call
+
+    page = call(data_dir, lambda client: client.get("/v1/mcp"))
+    found = next((known for known in page["data"] if known["name"] == server), None)
+    changes = found["changes"] if found else []
+    for change in changes:
+        output.say(f"{change['change']}: {change['tool']}")
+        for side in ("pinned", "seen"):
+            output.say(f"  {side}: {output.one_line(change[side], 2000)}")
+    if changes and not yes:
+        typer.confirm("Accept them?", abort=True, err=True)
+    body = {"seen": found["seen"] if found else "0" * 64}
+    accepted = call(data_dir, lambda client: client.put(f"/v1/mcp/{quote(server, safe='')}/accept", body))
+    if as_json:
+        output.print_json(accepted)
+        return
+    output.line(f"{server}: {len(changes)} changes accepted" if changes else f"{server}: nothing had changed")

@@ -115,11 +115,13 @@ def worker() -> None:
     import sys
 
     from cli.settings import load
-    from worker.main import serve
     from worker.settings import Settings
 
+    settings = load(Settings)
+    from worker.main import serve  # it imports the model's SDK, for which a wrong setting need not wait
+
     sys.path.append(str(Path.cwd()))  # NIGHTSHIFT_AGENTS may name a module that lies here
-    raise typer.Exit(serve(load(Settings)))
+    raise typer.Exit(serve(settings))
 
 
 def simulator(

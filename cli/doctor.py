@@ -30,17 +30,16 @@ async def examine(data_dir_option: Path | None) -> list[Check]:
         patient = Patient(directory, connection(data_dir_option), surroundings())
     except UsageError as exc:
         return [*found, Check("platform", False, "not checked", f"mend the settings first: {exc}")]
-    found += [checks.redis_server(patient), checks.model(patient), checks.alerts()]
+    found += [checks.redis_server(patient), checks.model(patient), checks.alerts(), await checks.sandbox()]
     found += await checks.redis(patient)
     found += await checks.platform(patient)
     return found
 
 
 def _print(found: list[Check]) -> None:
-    marks = {True: "ok", False: "WRONG"}
-    output.print_table(("check", "", "what there is"), [(c.check, marks[c.ok], c.detail) for c in found])
-    wrong = [check for check in found if not check.ok]
-    for check in wrong:
+    rows = [(c.check, ("warning" if c.fix else "ok") if c.ok else "WRONG", c.detail) for c in found]
+    output.print_table(("check", "", "what there is"), rows)
+    for check in filter(lambda check: check.fix, found):
         output.line(f"{check.check}: {check.fix}")
-    if not wrong:
+    if all(check.ok for check in found):
         output.line("All is well.")

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from cli import output
+from cli import approvalview, output
 from cli.invocation import command
 
 Json = dict[str, Any]
@@ -89,6 +89,9 @@ def print_waiting(explanation: Json) -> None:
     if not calls:
         return
     output.line("")
+    if all("approval_id" in call for call in calls):
+        approvalview.print_waiting(calls)
+        return
     rows = [(call["call_id"], call["tool"], output.one_line(call["input"], 120), call.get("key", "")) for call in calls]
     output.print_table(("waiting call", "tool", "input", "idempotency key"), rows)
     if explanation.get("stop_reason") == "needs_reconcile":

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from cli import commands_admin, commands_alerts, commands_jobs, commands_kill_switch, commands_money, commands_server
+from cli import (
+    commands_admin,
+    commands_alerts,
+    commands_approvals,
+    commands_jobs,
+    commands_kill_switch,
+    commands_money,
+    commands_server,
+)
 from cli.errors import CliError
 
 app = typer.Typer(
@@ -22,6 +30,7 @@ app = typer.Typer(
 )
 commands_server.add_to(app)
 commands_jobs.add_to(app)
+commands_approvals.add_to(app)
 commands_admin.add_to(app)
 commands_money.add_to(app)
 commands_alerts.add_to(app)

@@ -68,7 +68,9 @@ class Progress:
         elif type_ == "tool.reconciled":
             self.now = f"knows what became of {data['name']}"
         elif type_ == "approval.requested":
-            self.now = f"waits for a person to approve {data['name']}"
+            self.now = f"waits for a person to decide about {data['name']}"
+        elif type_ == "approval.decided":
+            self.now = f"{data['name']}: a person said {data['decision']}"
 
     def _job(self, event: Json, data: Json) -> None:
         self.status = str(data.get("status", self.status))

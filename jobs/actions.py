@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from agent_core.types import Budget, Json
-from jobs.errors import ConflictError, InvalidError
+from jobs.errors import ConflictError, InvalidError, NotFoundError
 from jobs.journal import Line
 from jobs.link import milliseconds
 from jobs.ports import Store
@@ -17,7 +18,7 @@ from jobs.store import Idempotency, Submitted
 ROUNDS = 5
 """A job that moves between our look and our script is looked at again, this often at most."""
 COPIED = frozenset({"model.completed", "tool.requested", "tool.completed"})
-FORK_CHANGES = frozenset({"priority", "tags", "metadata", "user", "run_at", "expires_at"})
+FORK_CHANGES = frozenset({"priority", "tags", "metadata", "user", "run_at", "expires_at", "submitted_by"})
 
 
 async def cancel(store: Store, tenant: str, job_id: str) -> Job:
@@ -35,8 +36,16 @@ async def cancel(store: Store, tenant: str, job_id: str) -> Job:
                 await store.tickets.stop(job_id, worker)
                 return await store.get(tenant, job_id)
         elif await _moved(store, job, "cancel", stop_reason="cancelled"):
+            await cancel_children(store, job)
             return await store.get(tenant, job_id)
     raise ConflictError(f"job {job_id} is changing too quickly; try again")
+
+
+async def cancel_children(store: Store, job: Job) -> None:
+    """Ends what a job that has ended has started, and what that has started."""
+    for child_id in await store.children(job.id):
+        with suppress(ConflictError, NotFoundError):
+            await cancel(store, job.tenant, child_id)
 
 
 async def pause(store: Store, tenant: str, job_id: str) -> Job:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from jobs import keys
 from jobs.errors import UnavailableError
-from jobs.link import RedisLink
+from jobs.link import Arg, RedisLink
 from jobs.scripts import script
 
 CAPACITY = frozenset({"rate_limited", "overloaded", "server_error", "connection", "timeout", "early_end"})
@@ -96,7 +96,7 @@ class FleetBreakers:
         if answered and not own and (seen is None or seen.open or not seen.failures):
             return
         limits = self._rules.failures, int(self._rules.window * 1000), int(self._rules.cooldown * 1000)
-        args = [target, int(answered), own, *limits]
+        args: list[Arg] = [target, int(answered), own, *limits]
         try:
             happened, *row = await self._link.script(script("breaker_report"), [keys.BREAKERS], args, patient=False)
         except UnavailableError as exc:
@@ -114,15 +114,13 @@ class FleetBreakers:
     async def refresh(self, link: RedisLink) -> None:
         """Takes over what the fleet knows, and renews the leases of this process's probes. Raises UnavailableError."""
         for target, probe in list(self._probes.items()):
-            if probe.task.done():  # it ended without a word of the call
+            if probe.task.done() or not (await self._ask(link, target, probe))[0]:  # it ended without a word of the call
                 self._probes.pop(target, None)
-            else:
-                await self._ask(link, target, probe)
         self._view = await read(link)
 
     async def _ask(self, link: RedisLink, target: str, probe: Probe) -> tuple[bool, bool]:
         """Whether the probe may go, and whether the breaker is open."""
-        args = [target, probe.id, int(self._rules.lease * 1000)]
+        args: list[Arg] = [target, probe.id, int(self._rules.lease * 1000)]
         may, *row = await link.script(script("breaker_probe"), [keys.BREAKERS], args, patient=False)
         self._view[target] = seen = Seen.of(*row)
         return bool(may), seen.open

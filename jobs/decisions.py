@@ -14,7 +14,7 @@ from jobs.errors import ConflictError, InvalidError
 from jobs.journal import Line
 from jobs.ports import Store
 from jobs.records import Job
-from jobs.store import refusal
+from jobs.status import refusal
 
 NEEDS_RECONCILE = "needs_reconcile"
 

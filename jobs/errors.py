@@ -3,6 +3,8 @@
 JobsError
 ├── NotFoundError          no such job, agent, file or key, or it belongs to another tenant
 ├── ConflictError          the job's status does not allow the action
+├── ForbiddenError         this caller may not, though another one may
+├── GoneError              its time is over
 ├── IdempotencyError       an idempotency key was used before with another body
 ├── InvalidError           a request that is well formed and makes no sense
 ├── UnavailableError       Redis is away, full or loading
@@ -38,6 +40,18 @@ class ConflictError(JobsError):
     code = "conflict"
 
 
+class ForbiddenError(JobsError):
+    """The key may act on such things, and not on this one."""
+
+    code = "forbidden"
+
+
+class GoneError(JobsError):
+    """What was to be acted upon is over."""
+
+    code = "gone"
+
+
 class IdempotencyError(JobsError):
     """The idempotency key was used before with another body."""
 
@@ -64,6 +78,8 @@ class StoppedError(JobsError):
 
 __all__ = [
     "ConflictError",
+    "ForbiddenError",
+    "GoneError",
     "IdempotencyError",
     "InvalidError",
     "JobsError",

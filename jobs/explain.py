@@ -26,6 +26,7 @@ Gate = Literal[
     "no_capacity",
     "backoff",
     "batch",
+    "children",
     "paused",
     "budget",
     "requires_action",
@@ -53,8 +54,8 @@ async def explain(store: JobStore, link: RedisLink, job: Job) -> Json:
         case "paused":
             return _paused(job, newest, since)
         case "requires_action":
-            calls = newest[0].data.get("calls", []) if newest else []
-            detail, known = _action(job, calls, newest), {"stop_reason": job.stop_reason, "calls": calls}
+            calls = _waiting_calls(newest)
+            detail, known = _action(job, calls), {"stop_reason": job.stop_reason, "calls": calls}
             return _answer(job, "requires_action", detail, since=rfc3339(since), **known)
         case "running":
             return await _running(link, job, newest)
@@ -83,14 +84,23 @@ def _paused(job: Job, newest: Sequence[Line], since: int) -> Json:
     return _answer(job, "budget", f"{detail}; it waits {wait}", **known, budget=held_by)
 
 
-def _action(job: Job, calls: Sequence[Json], newest: Sequence[Line]) -> str:
+def _waiting_calls(newest: Sequence[Line]) -> list[Json]:
+    """The calls that the job was parked with and nobody has decided about."""
+    decided: set[str] = set()
+    for line in newest:
+        if line.type == "approval.decided":
+            decided.add(line.data["call_id"])
+        elif line.type == "job.requires_action":
+            return [call for call in line.data.get("calls", []) if call["call_id"] not in decided]
+    return []
+
+
+def _action(job: Job, calls: Sequence[Json]) -> str:
+    names = ", ".join(sorted({call["tool"] for call in calls}))
     if job.stop_reason == "needs_reconcile":
-        names = ", ".join(sorted({call["tool"] for call in calls})) or "a tool"
-        return f"a call of {names} may or may not have happened, and a person has to say which (reconcile)"
-    decided = {line.data.get("call_id") for line in newest if line.type in ("approval.decided", "tool.completed")}
-    asked = [line.data for line in newest if line.type == "approval.requested" and line.data["call_id"] not in decided]
-    names = ", ".join(sorted({str(data["name"]) for data in asked})) or "an action"
-    return f"a person has to approve {names}"
+        return f"a call of {names or 'a tool'} may or may not have happened, and a person has to say which (reconcile)"
+    ids = ", ".join(call["approval_id"] for call in calls if "approval_id" in call)
+    return f"a person has to decide about {names or 'an action'}{f': {ids}' if ids else ''}"
 
 
 # ---- running
@@ -148,7 +158,7 @@ async def _queued(store: JobStore, link: RedisLink, job: Job, newest: Sequence[L
         return _answer(job, "kill_switch", str(switch.refusal()), since=rfc3339(since))
     now = milliseconds()
     if due is not None and due > now:
-        return await _put_off(link, job, newest, since, due)
+        return await _put_off(store, link, job, newest, since, due)
     ahead = await _ahead_in_session(link, job)
     if ahead is not None:
         detail = f"its session runs one job at a time, and {ahead} is before it"
@@ -156,8 +166,14 @@ async def _queued(store: JobStore, link: RedisLink, job: Job, newest: Sequence[L
     return await _for_a_worker(store, link, job, since)
 
 
-async def _put_off(link: RedisLink, job: Job, newest: Sequence[Line], since: int, due: int) -> Json:
-    about = newest[0].data if newest else {}
+async def _put_off(
+    store: JobStore, link: RedisLink, job: Job, newest: Sequence[Line], since: int, due: int
+) -> Json:
+    about = next((line.data for line in newest if not line.type.startswith("child.")), {})
+    if "children" in about:
+        still = await store.children(job.id)
+        detail = f"it waits for {len(still)} of {len(about['children'])} jobs that it started: {', '.join(still[:5])}"
+        return _answer(job, "children", detail, since=rfc3339(since), children=still)
     if batch_id := about.get("batch_id"):
         look = await link.command("ZSCORE", keys.BATCHES, batch_id)
         next_at = None if look is None else rfc3339(int(float(look)))

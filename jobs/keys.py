@@ -48,6 +48,10 @@ MCP_SEEN = f"{PREFIX}mcp_seen"
 """Hash: what each MCP server was last seen to say of its tools, as JSON by the server's name."""
 BREAKERS = f"{PREFIX}breakers"
 """Hash: the circuit breaker of each target that failed of late, as JSON by its name; see `jobs.breaker`."""
+PENDING_APPROVALS = f"{PREFIX}pending_approvals"
+"""Sorted set: every approval that is pending, by the time in ms at which it expires; +inf: never."""
+DECIDED = f"{PREFIX}decided"
+"""Sorted set: parked jobs of which every approval is decided, by the time in ms since when."""
 PROBE = f"{PREFIX}probe"
 """String: written to find out whether Redis takes writes."""
 JOB_PREFIX = f"{PREFIX}job:"
@@ -62,11 +66,20 @@ SAMPLES_PREFIX = f"{PREFIX}samples:"
 KILL_EVIDENCE_PREFIX = f"{PREFIX}kill_evidence:"
 STOPPED_PREFIX = f"{PREFIX}stopped:"
 WAKE_PREFIX = f"{PREFIX}wake:"
+APPROVAL_PREFIX = f"{PREFIX}approval:"
+JOB_APPROVALS_PREFIX = f"{PREFIX}job_approvals:"
+APPROVALS_PREFIX = f"{PREFIX}approvals:"
+PENDING_PREFIX = f"{PREFIX}pending:"
 
 
 def job(job_id: str) -> str:
     """Hash: the job's record."""
     return JOB_PREFIX + job_id
+
+
+def children(job_id: str) -> str:
+    """Set: the children of a job that have not ended."""
+    return f"ns:children:{job_id}"
 
 
 def journal(job_id: str) -> str:
@@ -216,6 +229,33 @@ def money_names() -> dict[str, str]:
         "kill_evidence": KILL_EVIDENCE_PREFIX,
         "batches": BATCHES,
         "batch": BATCH_PREFIX,
+    }
+
+
+def approval(approval_id: str) -> str:
+    """Hash: what was asked about one call of a job, and what was decided."""
+    return APPROVAL_PREFIX + approval_id
+
+
+def job_approvals(job_id: str) -> str:
+    """Set: ids of all approvals of a job."""
+    return JOB_APPROVALS_PREFIX + job_id
+
+
+def approvals(tenant: str, *, pending: bool = False) -> str:
+    """Sorted set: a tenant's approvals, or those that are pending, by the time in ms at which they were asked for."""
+    return (PENDING_PREFIX if pending else APPROVALS_PREFIX) + tenant
+
+
+def approval_names() -> dict[str, str]:
+    """The prefixes and keys of `approvals.lua`."""
+    return {
+        "approval": APPROVAL_PREFIX,
+        "of_job": JOB_APPROVALS_PREFIX,
+        "of_tenant": APPROVALS_PREFIX,
+        "pending_of": PENDING_PREFIX,
+        "pending": PENDING_APPROVALS,
+        "decided": DECIDED,
     }
 
 

@@ -1,4 +1,4 @@
-"""Pages of a tenant's jobs, the newest first.
+"""Pages of a tenant's jobs, and of its approvals, the newest first.
 
 A page ends at a place, (creation time, id), and the next one goes on below it; so jobs that come, end or change
 between two pages are neither skipped nor repeated.
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import structlog
 
 from jobs import keys
+from jobs.approvals import Approval, Approvals, ApprovalStatus
 from jobs.errors import InvalidError
 from jobs.link import RedisLink
 from jobs.records import Job
@@ -52,14 +53,14 @@ class Filters:
 
 
 class Place(NamedTuple):
-    """Where a job stands in the order of creation."""
+    """Where a job stands in the order of creation, or an approval in that of the requests."""
 
     created_ms: int
-    job_id: str
+    id: str
 
     def cursor(self) -> str:
         """The place as clients send it back."""
-        return base64.urlsafe_b64encode(f"{self.created_ms} {self.job_id}".encode()).decode().rstrip("=")
+        return base64.urlsafe_b64encode(f"{self.created_ms} {self.id}".encode()).decode().rstrip("=")
 
 
 def parse_cursor(text: str) -> Place:
@@ -105,6 +106,50 @@ async def list_jobs(
     return await _jobs(store, found), None
 
 
+async def list_approvals(
+    link: RedisLink,
+    tenant: str,
+    *,
+    status: ApprovalStatus | None = None,
+    job_id: str | None = None,
+    limit: int,
+    after: str | None = None,
+    most_scanned: int = MOST_SCANNED,
+) -> tuple[list[Approval], str | None]:
+    """Up to `limit` approvals below a cursor, and the cursor of the next page, None at the end. Raises InvalidError."""
+    start, approvals = parse_cursor(after) if after else None, Approvals(link)
+    found: list[Approval] = []
+    scanned = 0
+    async for chunk in _approvals(link, approvals, tenant, job_id, start, pending=status == "pending"):
+        for approval in chunk:
+            if status not in (None, approval.status) or approval.tenant != tenant:
+                continue
+            if len(found) == limit:
+                return found, _place(found[-1]).cursor()
+            found.append(approval)
+        scanned += len(chunk)
+        if scanned >= most_scanned:
+            return found, _place(chunk[-1]).cursor()
+    return found, None
+
+
+async def _approvals(
+    link: RedisLink, approvals: Approvals, tenant: str, job_id: str | None, start: Place | None, *, pending: bool
+) -> AsyncIterator[list[Approval]]:
+    """Approvals below a place, the newest first, in chunks; those of a job in one."""
+    if job_id is not None:
+        of_job = [one for one in await approvals.get_many(await approvals.of_job(job_id)) if one is not None]
+        yield [one for one in sorted(of_job, key=_place, reverse=True) if start is None or _place(one) < start]
+        return
+    async for chunk in _places(link, keys.approvals(tenant, pending=pending), Filters(), start, SCAN_CHUNK):
+        if there := [one for one in await approvals.get_many([place.id for place in chunk]) if one is not None]:
+            yield there
+
+
+def _place(approval: Approval) -> Place:
+    return Place(approval.requested_ms, approval.id)
+
+
 def _index(tenant: str, filters: Filters) -> str:
     if filters.status is None:
         return keys.all_jobs(tenant)
@@ -138,7 +183,7 @@ async def _match(link: RedisLink, places: list[Place], filters: Filters) -> list
     if not filters.by_record:
         return [True] * len(places)
     records = await asyncio.gather(
-        *(link.command("HMGET", keys.job(place.job_id), "status", "agent", "session_id", "spec") for place in places)
+        *(link.command("HMGET", keys.job(place.id), "status", "agent", "session_id", "spec") for place in places)
     )
     return [_fits(record, filters) for record in records]
 
@@ -159,11 +204,11 @@ def _fits(record: list[bytes | None], filters: Filters) -> bool:
 
 async def _jobs(store: JobStore, places: list[Place]) -> list[Job]:
     """The jobs of some places; one whose record is gone or damaged is left out."""
-    results = await asyncio.gather(*(store.get_many([place.job_id]) for place in places), return_exceptions=True)
+    results = await asyncio.gather(*(store.get_many([place.id]) for place in places), return_exceptions=True)
     jobs: list[Job] = []
     for place, result in zip(places, results, strict=True):
         if isinstance(result, ValueError):
-            log.error("damaged record", job_id=place.job_id, error=str(result))
+            log.error("damaged record", job_id=place.id, error=str(result))
         elif isinstance(result, BaseException):
             raise result
         elif result[0] is not None:

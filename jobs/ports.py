@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from agent_core.types import Budget, Json
+from agent_core.types import ApprovalDecided, Budget, Json
+from jobs.approvals import Approval, ApprovalStatus, Due, Request, Verdict
 from jobs.journal import FIRST, Line
 from jobs.money import NO_MONEY, Money
 from jobs.queue import FROM_THE_START, MOST_OVERDUE, Claim, Overdue, PassOver
@@ -43,11 +44,30 @@ class TicketQueue(Protocol):
     async def place(self, job: Job) -> int | None: ...
 
 
+class ApprovalRecords(Protocol):
+    """See `jobs.approvals.Approvals`."""
+
+    async def get(self, tenant: str | None, approval_id: str) -> Approval: ...
+
+    async def of_job(self, job_id: str) -> list[str]: ...
+
+    async def rule(
+        self, approval: Approval, status: ApprovalStatus, ruling: ApprovalDecided, *, expired: bool = False
+    ) -> Verdict: ...
+
+    async def due(self, most: int, left_ms: int) -> Due: ...
+
+    async def pending(self) -> int: ...
+
+
 class Store(Protocol):
     """See `jobs.store.JobStore`."""
 
     @property
     def tickets(self) -> TicketQueue: ...
+
+    @property
+    def approvals(self) -> ApprovalRecords: ...
 
     async def submit(
         self,
@@ -57,7 +77,10 @@ class Store(Protocol):
         *,
         idempotency: Idempotency | None = None,
         seed: Sequence[tuple[str, Json]] = (),
+        child_id: str | None = None,
     ) -> Submitted: ...
+
+    async def children(self, job_id: str) -> list[str]: ...
 
     async def earlier(self, tenant: str, idempotency: Idempotency) -> Submitted | None: ...
 
@@ -80,6 +103,8 @@ class Store(Protocol):
         if_lease_ended: bool = False,
         lost: bool = False,
         hold: Hold | None = None,
+        for_children: bool = False,
+        asks: Sequence[Request] = (),
     ) -> Moved | None: ...
 
     async def release(self, job_id: str) -> bool: ...

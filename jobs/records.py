@@ -16,7 +16,6 @@ from jobs.status import ENDED, STATUSES, Status
 RECORD_VERSION = 1
 NOT_YET = {
     "webhook": "webhook: this version calls nobody; watch the job's events instead",
-    "output_schema": "output_schema: this version does not hold the output to it",
 }
 """Fields of a submission that are kept and not acted on, so that nobody waits for what never comes."""
 Priority = Literal["high", "default", "low"]
@@ -69,6 +68,8 @@ class JobSpec:
     tags: list[str] = field(default_factory=list)
     metadata: Json = field(default_factory=dict)
     output_schema: Json | None = None
+    submitted_by: str | None = None
+    """Id of the API key that submitted it."""
     parent_id: str | None = None
     ancestors: list[str] = field(default_factory=list)
     """Ids of the jobs above it, the parent last; they pay for it too."""
@@ -83,6 +84,7 @@ class JobSpec:
         above = parent.spec
         return replace(
             self,
+            submitted_by=above.submitted_by,
             parent_id=parent.id,
             ancestors=[*above.ancestors, parent.id],
             ancestor_agents=[*above.ancestor_agents, above.agent],

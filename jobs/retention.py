@@ -97,9 +97,11 @@ class Retention:
                 keys.rq_registry(status, queue),
                 keys.FILES,
                 keys.UNNAMED,
+                keys.job_approvals(job_id),
+                keys.approvals(tenant),
                 *map(keys.file, files),
             ],
-            [job_id, self._keep_ms, status, len(artifacts), *files],
+            [job_id, self._keep_ms, status, len(artifacts), keys.APPROVAL_PREFIX, *files],
             patient=False,
         )
         return bool(pruned)

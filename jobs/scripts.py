@@ -1,4 +1,4 @@
-"""The Lua scripts, loaded from `lua/`. Each file's header names its KEYS, ARGV and answers, and the prelude, if any,
+"""The Lua scripts, loaded from `lua/`. Each file's header names its KEYS, ARGV and answers, and the preludes, if any,
 whose functions it calls.
 """
 
@@ -27,6 +27,6 @@ class Script:
 def script(name: str) -> Script:
     """The script of `lua/<name>.lua`."""
     text = (FOLDER / f"{name}.lua").read_text(encoding="utf-8")
-    if prelude := PRELUDE.search(text):
-        text = f"{script(prelude[1]).text}\n{text}"
+    for prelude in reversed(PRELUDE.findall(text)):
+        text = f"{script(prelude).text}\n{text}"
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from jobs.errors import ConflictError
+
 Status = Literal[
     "scheduled", "queued", "running", "requires_action", "paused", "completed", "failed", "cancelled", "expired"
 ]
@@ -64,3 +66,9 @@ TRANSITIONS: dict[str, Transition] = {
         _move("retry", {"failed", "cancelled", "expired"}, "queued", "job.queued"),
     )
 }
+
+
+def refusal(job_id: str, status: str, action: str) -> ConflictError:
+    """What is raised when a job's status does not allow a transition."""
+    needed = " or ".join(sorted(TRANSITIONS[action].sources))
+    return ConflictError(f"job {job_id} is {status}; {action} needs it to be {needed}", code=f"job_{status}")

@@ -16,7 +16,7 @@ import redis
 
 from agent_core.errors import BudgetError, KilledError, StaleAttemptError
 from agent_core.types import Budget, Json
-from jobs import keys, stats
+from jobs import approvals, keys, stats
 from jobs.blobs import pack, resolve
 from jobs.errors import ConflictError, IdempotencyError, NotFoundError, UnavailableError
 from jobs.journal import FIRST, Line, dump, parse_line
@@ -26,7 +26,7 @@ from jobs.money import NAMES, NO_MONEY, Money, refusal_from
 from jobs.queue import LEASE_MARGIN, Tickets, queue_name
 from jobs.records import DamagedRecordError, Job, JobSpec, new_id, parse_record, record_fields
 from jobs.scripts import script
-from jobs.status import ENDED, TRANSITIONS, Status
+from jobs.status import ENDED, TRANSITIONS, Status, refusal
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 REPLICA_MS = 1000
@@ -69,10 +69,13 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A transition that was made. `following` is the next job of the session, when this one's end lets it run."""
+    """A transition that was made. `following` is the next job of the session, when this one's end lets it run;
+    `orphans` is how many of its children go on although it has ended.
+    """
 
     entry_id: str
     following: str | None = None
+    orphans: int = 0
 
 
 class JobStore:
@@ -85,6 +88,7 @@ class JobStore:
         self.link = link
         self._replicas = replicas
         self.tickets = Tickets(link)
+        self.approvals = approvals.Approvals(link)
 
     # ---- submit
 
@@ -96,13 +100,16 @@ class JobStore:
         *,
         idempotency: Idempotency | None = None,
         seed: Sequence[tuple[str, Json]] = (),
+        child_id: str | None = None,
     ) -> Submitted:
         """Writes the job and pushes its ticket. Returns only after Redis has both.
 
-        `seed` are journal entries that a fork starts with. Raises IdempotencyError when the key was used with another
+        `seed` are journal entries that a fork starts with. `child_id` is the id of a child job, which is made once and
+        noted in its parent's journal. Raises IdempotencyError when the key was used with another
         body, StoppedError when a kill switch is on.
         """
-        job_id = new_id("job")
+        job_id = child_id or new_id("job")
+        parent = spec.parent_id or job_id
         status: Status = "scheduled" if spec.run_at is not None else "queued"
         fields = record_fields(job_id, tenant, spec, budget)
         packed = pack(data for _, data in seed)
@@ -123,6 +130,9 @@ class JobStore:
                 keys.job_blobs(job_id),
                 keys.FILES,
                 keys.KILL_SWITCH,
+                keys.job(parent),
+                keys.journal(parent),
+                keys.children(parent),
                 *map(keys.file, spec.files),
                 *packed.blobs,
             ],
@@ -137,6 +147,8 @@ class JobStore:
                 first,
                 json.dumps(spec.files),
                 json.dumps(switches_of(tenant, spec)),
+                dump({"job_id": job_id, "agent": spec.agent}) if child_id else "",
+                keys.channel(parent),
                 len(fields) // 2,
                 *fields,
                 *lines,
@@ -152,6 +164,10 @@ class JobStore:
         if verdict == b"killed":
             raise Switch.parse(known, more[0]).refusal()
         return await self._replayed(tenant, known, same=verdict == b"replayed")
+
+    async def children(self, job_id: str) -> list[str]:
+        """The ids of a job's children that have not ended."""
+        return sorted(child.decode() for child in await self.link.command("SMEMBERS", keys.children(job_id)))
 
     async def _replicated(self) -> None:
         """Returns once enough replicas have all that was sent before. Raises UnavailableError when they have not."""
@@ -242,16 +258,20 @@ class JobStore:
         if_lease_ended: bool = False,
         lost: bool = False,
         hold: Hold | None = None,
+        for_children: bool = False,
+        asks: Sequence[approvals.Request] = (),
     ) -> Moved | None:
         """Makes one transition of the table and pushes the tickets it calls for.
 
         What an attempt that leaves the job has still reserved is settled at its worst case. `attempt` fences the move
         by its token. `due_ms` is a time in ms, or, when negative, that many ms from now, before which a queued job gets
-        no ticket. `hold` says which budget a paused job waits for. `if_lease_ended` makes it a rescue: None is returned
-        when the lease is alive. Raises ConflictError when the job's status does not allow the move, StaleAttemptError
-        when the attempt no longer owns the job, NotFoundError.
+        no ticket. `asks` is what a parked job asks of people, `hold` the budget that a paused one waits for;
+        `for_children` lets a queued one go on as soon as none of its children is open. `if_lease_ended` makes it a
+        rescue: None is returned when the lease is alive. Raises ConflictError when the job's status does not allow the
+        move, or what it asked is still to be decided; StaleAttemptError when the attempt no longer owns the job,
+        NotFoundError.
         """
-        transition = TRANSITIONS[action]
+        transition, parent = TRANSITIONS[action], job.spec.parent_id or job.id
         queue = attempt.queue if attempt else job.queue
         token = attempt.token if attempt else job.token
         packed = pack([{"status": transition.target, **(data or {})}])
@@ -281,6 +301,10 @@ class JobStore:
                 keys.job_blobs(job.id),
                 blob or keys.job_blobs(job.id),
                 keys.HELD,
+                keys.job(parent),
+                keys.journal(parent),
+                keys.children(parent),
+                keys.children(job.id),
             ],
             [
                 job.id,
@@ -302,6 +326,12 @@ class JobStore:
                 NAMES,
                 hold.budget if hold else "",
                 "" if hold is None else "+inf" if hold.until_ms is None else hold.until_ms,
+                job.spec.parent_id or "",
+                keys.channel(parent),
+                dump({"job_id": job.id, "agent": job.spec.agent, "status": transition.target}),
+                int(for_children),
+                approvals.dump_requests(asks),
+                approvals.NAMES,
                 *(word for pair in (fields or {}).items() for word in pair),
             ],
         )
@@ -319,11 +349,16 @@ class JobStore:
                         await self.release(following)
                 if verdict[3]:
                     await self._cancel_after_all(replace(job, status=TRANSITIONS[action].target))
-                return Moved(verdict[1].decode(), following)
+                if parent := verdict[5].decode():
+                    await self.undefer(parent)
+                    await self.release(parent)
+                return Moved(verdict[1].decode(), following, int(verdict[4]))
             case b"alive":
                 return None
             case b"stale":
                 raise StaleAttemptError(f"job {job.id} has been handed to another attempt")
+            case b"undecided":
+                raise approvals.undecided(job.id, int(verdict[1]))
             case b"refused":
                 status = verdict[1].decode()
                 raise refusal(job.id, status, action)
@@ -385,12 +420,6 @@ class JobStore:
                 raise StaleAttemptError(f"job {job_id} has been handed to another attempt")
             case flags:
                 return int(flags)
-
-
-def refusal(job_id: str, status: str, action: str) -> ConflictError:
-    """What is raised when a job's status does not allow a transition."""
-    needed = " or ".join(sorted(TRANSITIONS[action].sources))
-    return ConflictError(f"job {job_id} is {status}; {action} needs it to be {needed}", code=f"job_{status}")
 
 
 def _mapping(raw: Any) -> dict[bytes, bytes]:

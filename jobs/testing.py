@@ -14,6 +14,7 @@ from contextlib import suppress
 from agent_core.errors import StaleAttemptError
 from agent_core.types import Budget, Json
 from jobs import stats
+from jobs.approvals import Request
 from jobs.errors import ConflictError, IdempotencyError, NotFoundError
 from jobs.journal import FIRST, Line
 from jobs.kill_switch import GLOBAL
@@ -21,8 +22,9 @@ from jobs.link import milliseconds
 from jobs.money import NO_MONEY, Money
 from jobs.queue import CLAIM, FROM_THE_START, MOST_OVERDUE, Claim, Overdue, PassOver, queue_name, side_queue
 from jobs.records import Job, JobSpec, new_id, record_fields
-from jobs.status import ENDED, TRANSITIONS, Status
-from jobs.store import IDEMPOTENCY_SECONDS, TO_THE_FRONT, Attempt, Hold, Idempotency, Moved, Submitted, refusal
+from jobs.status import ENDED, TRANSITIONS, Status, refusal
+from jobs.store import IDEMPOTENCY_SECONDS, TO_THE_FRONT, Attempt, Hold, Idempotency, Moved, Submitted
+from jobs.testing_approvals import MemoryApprovals
 from jobs.testing_shelf import Clock, Record, Shelf
 
 
@@ -133,6 +135,7 @@ class MemoryStore:
     def __init__(self, clock: Clock = milliseconds) -> None:
         self.shelf = Shelf(clock)
         self.tickets = MemoryTickets(self.shelf)
+        self.approvals = MemoryApprovals(clock, self.shelf.append)
         self.endings: Counter[str] = Counter()
         self._keys: dict[tuple[str, str], tuple[int, str, str]] = {}
 
@@ -146,10 +149,13 @@ class MemoryStore:
         *,
         idempotency: Idempotency | None = None,
         seed: Sequence[tuple[str, Json]] = (),
+        child_id: str | None = None,
     ) -> Submitted:
+        if child_id is not None and (made := self.shelf.job(child_id)) is not None:
+            return Submitted(made.as_submitted(), replayed=True)
         if idempotency is not None and (first := await self.earlier(tenant, idempotency)) is not None:
             return first
-        shelf, job_id = self.shelf, new_id("job")
+        shelf, job_id = self.shelf, child_id or new_id("job")
         shelf.switches.require_none(tenant, spec)
         now = shelf.clock()
         status: Status = "scheduled" if spec.run_at is not None else "queued"
@@ -159,6 +165,9 @@ class MemoryStore:
         forked = {"forked_from": spec.forked_from} if spec.forked_from else {}
         for type_, data in (("job.queued", {"status": status, **forked}), *seed):
             shelf.append(job_id, type_, data)
+        if child_id is not None and spec.parent_id is not None:
+            shelf.children.setdefault(spec.parent_id, set()).add(job_id)
+            shelf.tell_parent(spec.parent_id, "child.started", {"job_id": job_id, "agent": spec.agent})
         if idempotency is not None:
             forget = now + IDEMPOTENCY_SECONDS * 1000
             self._keys[tenant, idempotency.digest] = (forget, idempotency.fingerprint, job_id)
@@ -171,6 +180,9 @@ class MemoryStore:
         job = Job(job_id, tenant, spec, budget, status, now)
         await self.tickets.push(job)
         return Submitted(job)
+
+    async def children(self, job_id: str) -> list[str]:
+        return sorted(self.shelf.children.get(job_id, ()))
 
     async def earlier(self, tenant: str, idempotency: Idempotency) -> Submitted | None:
         forget, fingerprint, job_id = self._keys.get((tenant, idempotency.digest), (0, "", ""))
@@ -213,6 +225,8 @@ class MemoryStore:
         if_lease_ended: bool = False,
         lost: bool = False,
         hold: Hold | None = None,
+        for_children: bool = False,
+        asks: Sequence[Request] = (),
     ) -> Moved | None:
         transition, shelf, record = TRANSITIONS[action], self.shelf, self.shelf.records.get(job.id)
         if record is None:
@@ -225,12 +239,21 @@ class MemoryStore:
         lease = (attempt.queue if attempt else job.queue, f"{job.id}:{record.get('token', '')}")
         if if_lease_ended and shelf.leases.get(lease, -1) >= shelf.clock():
             return None
+        self.approvals.withdraw(job.id, goes_on=transition.target == "queued")
         self._leave(job.id, record, lease, ends=transition.ends)
         written = {"status": transition.target, **(data or {})}
+        self.approvals.ask(job, asks, record.get("attempt", 0))
         entry = shelf.append(job.id, transition.event, written, record.get("attempt", 0))
         record.update({name: str(value) for name, value in (fields or {}).items()}, status=transition.target)
         self._note(job.id, record, stop_reason, hold, lost=lost)
-        following = self._arrive(job.id, record, entry, due_ms)
+        open_children = shelf.children.get(job.id, set())
+        record.pop("awaits_children", None)
+        if for_children and open_children:
+            record["awaits_children"] = "1"
+        following = self._arrive(job.id, record, entry, 0 if for_children and not open_children else due_ms)
+        if transition.ends and (parent := shelf.part_from(job, transition.target)):
+            await self.undefer(parent)
+            await self.release(parent)
         if transition.target == "queued":
             await self.tickets.push(job, front=action in TO_THE_FRONT, again=True)
         if following is not None:
@@ -238,7 +261,7 @@ class MemoryStore:
         if "cancel" in record and status == "running" and transition.target != "queued":
             with suppress(ConflictError):
                 await self.move(job, "cancel", {"stop_reason": "cancelled"}, stop_reason="cancelled")
-        return Moved(entry, following)
+        return Moved(entry, following, len(open_children) if transition.ends else 0)
 
     def _note(self, job_id: str, record: Record, stop_reason: str | None, hold: Hold | None, *, lost: bool) -> None:
         """Writes down why the job comes to its new status."""

@@ -36,6 +36,7 @@ class Shelf:
     leases: dict[tuple[str, str], int] = field(default_factory=dict)
     held: dict[str, int | None] = field(default_factory=dict)
     dead_letters: set[str] = field(default_factory=set)
+    children: dict[str, set[str]] = field(default_factory=dict)
     switches: MemorySwitches = field(init=False)
     accounts: MemoryAccounts = field(init=False)
 
@@ -59,6 +60,21 @@ class Shelf:
             ms, number = lines[-1].position[0], lines[-1].position[1] + 1
         lines.append(Line(f"{ms}-{number}", type_, int(attempt), json.loads(dump(data))))
         return lines[-1].id
+
+    def tell_parent(self, parent: str, type_: str, data: Json) -> None:
+        """Notes in a parent's journal what became of a child."""
+        if parent in self.records:
+            self.append(parent, type_, data, self.records[parent].get("attempt", 0))
+
+    def part_from(self, job: Job, status: str) -> str | None:
+        """Takes an ended job off its parent; returns the parent when it waited for this child alone."""
+        parent = job.spec.parent_id or ""
+        siblings = self.children.get(parent, set())
+        if job.id not in siblings:
+            return None
+        siblings.remove(job.id)
+        self.tell_parent(parent, "child.completed", {"job_id": job.id, "agent": job.spec.agent, "status": status})
+        return parent if not siblings and "awaits_children" in self.records.get(parent, {}) else None
 
     def line_of(self, record: Record) -> list[str]:
         """The session's jobs, in the order in which they run."""

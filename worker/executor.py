@@ -9,23 +9,27 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import structlog
 
 from agent_core.agent import Agent
-from agent_core.defaults import AskForDestructive
+from agent_core.approvals import Policy
+from agent_core.defaults import AlwaysClosed
 from agent_core.errors import KilledError, ModelError, StaleAttemptError, UnknownPriceError
 from agent_core.failpoints import failpoint
+from agent_core.guardrails import Guard
 from agent_core.loop import Ports, run
-from agent_core.ports import Decision, Model
+from agent_core.outputs import Output
+from agent_core.ports import Breakers, Model
 from agent_core.redaction import Redactor
 from agent_core.tools import ToolContext
 from agent_core.types import (
     Batched,
     Completed,
     Deferred,
-    Effect,
+    Delegated,
     Held,
     Json,
     Outcome,
@@ -35,6 +39,7 @@ from agent_core.types import (
     Suspended,
 )
 from jobs import keys
+from jobs.actions import cancel_children
 from jobs.batches import LONGEST_MS, BatchWaits
 from jobs.budgets import Budgets
 from jobs.errors import NotFoundError
@@ -43,9 +48,12 @@ from jobs.files import FileStore, JobArtifacts
 from jobs.money import reached
 from jobs.queue import Claim
 from jobs.records import Job, Service
+from jobs.rulings import APPROVAL
 from jobs.stats import Stats
 from jobs.store import Attempt, Hold, JobStore
 from memory.session import Fence, SessionMemory, SessionScope
+from worker.approvals import requests
+from worker.children import ChildJobs
 from worker.decisions import take_over
 from worker.durable import SHAPES_ALONE, DurableJournal, LiveText
 from worker.restore import Restored, restore
@@ -53,6 +61,8 @@ from worker.restore import Restored, restore
 MOST_DEFERRALS = 8
 LONGEST_DEFERRAL = 300.0
 ASKED_MS = 60_000
+LONGEST_CHILD_MS = 7 * 24 * 3600 * 1000
+"""A job that has waited so long for its children looks after them itself."""
 LONGEST_WAIT = 3600.0
 """Seconds; a server may ask for more in its retry-after, and is asked again after this time all the same."""
 Interruption = Literal["cancel", "drain", "killed", "lost"]
@@ -81,16 +91,6 @@ class Attempted:
                 self.task.cancel()
 
 
-class Approvals(AskForDestructive):
-    """Asks a person about destructive tools but for those that the agent approves by itself."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._auto = frozenset(agent.auto_approve)
-
-    def decide(self, name: str, input: Json, effect: Effect, call_id: str) -> Decision:
-        return "run" if name in self._auto else super().decide(name, input, effect, call_id)
-
-
 class Executor:
     """Runs claims. It knows the agents of this worker by "name@version"; `models` is what makes a service's calls."""
 
@@ -103,9 +103,13 @@ class Executor:
         stats: Stats,
         workspaces: Path,
         redactor: Redactor = SHAPES_ALONE,
+        servers: Mapping[str, Model] = MappingProxyType({}),
+        breakers: Breakers | None = None,
     ) -> None:
         self._store = store
         self._redactor = redactor
+        self._servers = servers
+        self._breakers = breakers or AlwaysClosed()
         self._files = files
         self._models = models
         self._agents = agents
@@ -178,10 +182,21 @@ class Executor:
         if restored.fresh and job.spec.session_id is not None:
             noted = {"state": "executing", "session_length": restored.session_length}
             await journal.append({}, [("state.changed", noted)])
-        ports = Ports(self._models[job.spec.service], journal, Approvals(agent), live, self._context(job, workspace))
+        policy = Policy(agent, lambda: restored.state.usage.cost)
+        ports = Ports(
+            self._models[job.spec.service],
+            journal,
+            policy,
+            live,
+            self._context(job, workspace),
+            servers=self._servers,
+            breakers=self._breakers,
+        )
         await take_over(restored.decisions, restored.state, journal, agent.registry, ports.context)
         try:
-            outcome = await run(restored.state, agent=agent, budget=job.budget, ports=ports)
+            outcome = await Guard(agent.guardrails, restored.state, journal, job.spec.input).around(
+                lambda: run(restored.state, agent=agent, budget=job.budget, ports=ports, output=_output(job))
+            )
         except KilledError as exc:
             attempted.ending = True
             await self._store.move(job, "hand_back", {"why": str(exc)}, attempt=attempt)
@@ -196,7 +211,7 @@ class Executor:
         await asyncio.sleep(0)  # an interruption that came with the last record takes hold here
         attempted.ending = True
         failpoint("before_end")
-        await self._settle(job, attempt, outcome, restored)
+        await self._settle(job, attempt, outcome, restored, policy)
         failpoint("after_end")
         if isinstance(outcome, Completed | Stopped):
             await remember(self._store.link, self._files, job, outcome.stop_reason)
@@ -204,26 +219,20 @@ class Executor:
     def _context(self, job: Job, workspace: Path) -> Callable[[str], ToolContext]:
         artifacts = JobArtifacts(self._files, job.tenant, job.token)
         # a model's ids of its calls need not differ from job to job, and an idempotency key must
-        return lambda call_id: ToolContext(job.id, f"{job.id}.{call_id}", workspace, artifacts)
+        children = ChildJobs(self._store, job)
+        return lambda call_id: ToolContext(job.id, f"{job.id}.{call_id}", workspace, artifacts, children)
 
     # ---- endings
 
-    async def _settle(self, job: Job, attempt: Attempt, outcome: Outcome, restored: Restored) -> None:
+    async def _settle(self, job: Job, attempt: Attempt, outcome: Outcome, restored: Restored, policy: Policy) -> None:
         match outcome:
             case Completed(output, stop_reason):
                 await self._remember(job, attempt, restored)
-                await self._store.move(job, "complete", {"stop_reason": stop_reason, "output": output}, attempt=attempt,
-                                       stop_reason=stop_reason)  # fmt: skip
-                self._ended(job, "successful")
+                await self._end(job, attempt, "complete", {"stop_reason": stop_reason, "output": output})
             case Stopped(stop_reason, detail, output, code):
                 await self._fail(job, attempt, stop_reason, code or stop_reason, detail, output)
             case Suspended(stop_reason, calls):
-                waiting = [
-                    {"call_id": c["id"], "tool": c["name"], "input": c["input"], "key": f"{job.id}.{c['id']}"}
-                    for c in calls
-                ]
-                data = {"stop_reason": stop_reason, "calls": waiting}
-                await self._store.move(job, "park", data, attempt=attempt, stop_reason=stop_reason)
+                await self._park(job, attempt, stop_reason, calls, policy)
             case Deferred(delay, code, detail):
                 await self._defer(job, attempt, restored, delay, code, detail)
             case Paused():
@@ -232,6 +241,19 @@ class Executor:
                 await self._hold(job, attempt, refusal)
             case Batched(batch_id, asked):
                 await self._wait_for(batch_id, asked, job, attempt)
+            case Delegated(job_ids):
+                await self._wait_for_children(job_ids, job, attempt)
+
+    async def _park(self, job: Job, attempt: Attempt, stop_reason: str, calls: list[Json], policy: Policy) -> None:
+        asks = requests(job, policy, calls) if stop_reason == APPROVAL else []
+        ids = {request.call_id: {"approval_id": request.approval_id} for request in asks}
+        waiting = [
+            {"call_id": c["id"], "tool": c["name"], "input": c["input"], "key": f"{job.id}.{c['id']}"}
+            | ids.get(c["id"], {})
+            for c in calls
+        ]
+        data = {"stop_reason": stop_reason, "calls": waiting}
+        await self._store.move(job, "park", data, attempt=attempt, stop_reason=stop_reason, asks=asks)
 
     async def _remember(self, job: Job, attempt: Attempt, restored: Restored) -> None:
         if job.spec.session_id is not None:
@@ -260,6 +282,11 @@ class Executor:
         data = {"batch_id": batch_id, "why": f"the batch {batch_id} has its model call"}
         await self._store.move(job, "hand_back", data, attempt=attempt, due_ms=-LONGEST_MS)
 
+    async def _wait_for_children(self, job_ids: list[str], job: Job, attempt: Attempt) -> None:
+        """Lets the job wait without a worker until none of its children is open."""
+        data = {"state": "awaiting", "children": job_ids, "why": f"it waits for {len(job_ids)} jobs that it started"}
+        await self._store.move(job, "hand_back", data, attempt=attempt, due_ms=-LONGEST_CHILD_MS, for_children=True)
+
     async def _hold(self, job: Job, attempt: Attempt, refusal: Refusal) -> None:
         data = {"stop_reason": "budget_exceeded", "detail": refusal.detail, "budget": refusal.held_by}
         hold = Hold(refusal.held_by, refusal.until_ms)
@@ -271,16 +298,12 @@ class Executor:
     ) -> None:
         error = {"code": code, "message": self._redactor.text(message)}
         data = {"stop_reason": stop_reason, "output": output, "error": error}
-        await self._store.move(job, "fail", data, attempt=attempt, stop_reason=stop_reason)
-        self._ended(job, "failed")
+        await self._end(job, attempt, "fail", data)
 
     async def _interrupted(self, job: Job, attempt: Attempt, reason: Interruption) -> None:
         match reason:
             case "cancel":
-                await self._store.move(
-                    job, "stop", {"stop_reason": "cancelled"}, attempt=attempt, stop_reason="cancelled"
-                )
-                self._ended(job, "failed")
+                await self._end(job, attempt, "stop", {"stop_reason": "cancelled"})
             case "drain":
                 failpoint("before_hand_back")
                 await self._store.move(job, "hand_back", {"why": "the worker is shutting down"}, attempt=attempt)
@@ -291,8 +314,12 @@ class Executor:
                 self._stats.add("fenced_total")
                 log.warning("lease lost: another attempt owns the job", job=job.id, attempt=job.attempts)
 
-    def _ended(self, job: Job, how: Literal["successful", "failed"]) -> None:
-        self.ended[how] += 1
+    async def _end(self, job: Job, attempt: Attempt, action: str, data: Json) -> None:
+        """Makes the move that ends the job, and ends what it started and did not wait for."""
+        moved = await self._store.move(job, action, data, attempt=attempt, stop_reason=data["stop_reason"])
+        if moved is not None and moved.orphans:
+            await cancel_children(self._store, job)
+        self.ended["successful" if action == "complete" else "failed"] += 1
         shutil.rmtree(self._workspaces / job.id, ignore_errors=True)
         self._stats.observe("job_duration_seconds", max(0.0, time.time() - (job.started_ms or job.created_ms) / 1000))
 
@@ -300,6 +327,11 @@ class Executor:
         """A record that cannot be read is kept for a person and disturbs no other job."""
         log.error("record set aside: it cannot be read", job=claim.job_id, why=claim.damaged)
         await self._store.tickets.set_aside(claim.job_id, claim.token, claim.queue)
+
+
+def _output(job: Job) -> Output | None:
+    """What the submission asks of the answer, instead of what the agent says of it."""
+    return None if job.spec.output_schema is None else Output.of(job.spec.output_schema)
 
 
 def _absorb_cancellation() -> None:

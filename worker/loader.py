@@ -11,7 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 from agent_core.agent import Agent
+from agent_core.approvals import rebuilt as rebuilt_rules
 from agent_core.errors import DefinitionError
+from agent_core.guardrails import rebuilt as rebuilt_checks
 from agent_core.mcp import McpServer
 from agent_core.tools import Tool
 from agent_core.types import Budget, Json
@@ -67,21 +69,23 @@ def runnable(versions: Iterable[Published], local: dict[str, Agent], remote: Rem
     found: dict[str, Agent] = {}
     for version in versions:
         agent = local.get(version.name)
-        if agent is not None and (rebuilt := rebuild(version.definition, agent.tools, remote)) is not None:
+        if agent is not None and (rebuilt := rebuild(version.definition, agent, remote)) is not None:
             found[f"{version.name}@{version.version}"] = rebuilt
     return found
 
 
-def rebuild(definition: Json, tools: Sequence[Tool], remote: Remote | None = None) -> Agent | None:
-    """The agent of a published definition, with the schemas that it pinned; None when a tool is missing here.
+def rebuild(definition: Json, local: Agent, remote: Remote | None = None) -> Agent | None:
+    """The agent of a published definition, with the schemas that it pinned; None when a tool or a rule is missing here.
 
     The definition of another platform version may name fields that this one does not know: None as well.
     """
-    by_name = {t.name: t for t in tools}
+    by_name = {t.name: t for t in local.tools}
     try:
         by_name |= {item["name"]: remote(item) for item in definition["tools"] if remote and "pin" in item}
         pinned = [replace(by_name[item["name"]], **item) for item in definition["tools"]]
         definition = {**definition, "mcp": [McpServer.from_json(item) for item in definition.get("mcp", [])]}
+        definition = {**definition, "approvals": rebuilt_rules(definition.get("approvals", {}), local.approvals)}
+        definition = {**definition, "guardrails": rebuilt_checks(definition.get("guardrails", []), local.guardrails)}
         return Agent(**{**definition, "budget": Budget(**definition["budget"]), "tools": pinned})
     except (KeyError, TypeError, DefinitionError):
         return None

@@ -43,6 +43,7 @@ async def restore(job: Job, store: JobStore, sessions: SessionMemory, workspace:
     names = await _fetch_files(job, workspace, files)
     state = State([*history], elapsed=job.ran_ms / 1000)
     state.say(opening_text(job, names))
+    state.head = len(state.messages)
     fold(state, lines)
     return Restored(
         state,

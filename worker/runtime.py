@@ -15,12 +15,12 @@ import structlog
 
 from agent_core.agent import Agent
 from agent_core.batch import BatchModel
-from agent_core.claude import ClaudeModel, MessageBatches
-from agent_core.errors import UnknownPriceError
+from agent_core.claude import MessageBatches
 from agent_core.redaction import Redactor
 from jobs import fleet
 from jobs.agents import AgentCatalogue
 from jobs.batches import BatchWaits
+from jobs.breaker import FleetBreakers
 from jobs.durability import look
 from jobs.errors import JobsError, UnavailableError
 from jobs.files import FileStore
@@ -32,7 +32,9 @@ from jobs.retention import DAY_MS, Retention
 from jobs.stats import Stats
 from jobs.store import JobStore
 from worker.alerts import Alerter, make_notifier, thresholds
+from worker.approvals import ApprovalWatch
 from worker.batches import BatchWatch
+from worker.breaker import watch_breakers
 from worker.duties import Duty, DutyThread
 from worker.errors import StartError
 from worker.executor import Executor
@@ -41,6 +43,7 @@ from worker.kill_switch import obey_kill_switches
 from worker.loader import load_agents, published, runnable
 from worker.mcp_tools import McpTools
 from worker.metrics import serve_metrics
+from worker.models import make_model, make_servers, warm_up
 from worker.pruner import Pruner
 from worker.reaper import Reaper
 from worker.rq_worker import ConcurrentWorker
@@ -48,7 +51,6 @@ from worker.settings import Settings, environment
 
 log = structlog.get_logger("worker")
 REPORT_SECONDS = 1.0
-SIMULATED_KEY = "simulated"
 
 
 @dataclass(slots=True)
@@ -69,15 +71,16 @@ async def run_worker(settings: Settings) -> None:
     stop_starting()
     local = load_agents(settings.agents)
     known = Known(local, McpTools(local.values(), environment()))
-    model = make_model(settings)
+    model, servers = make_model(settings), make_servers(settings)
     link = RedisLink(connect(settings.redis_url), patient=True)
+    breakers = FleetBreakers(link)
     claim_link = RedisLink(connect(settings.redis_url))
     stats = Stats()
     try:
         await look_at_redis(settings)
         await known.mcp.start(McpPins(link), on_change=lambda: publish(link, known))
         await publish(link, known)
-        warm_up(model, known)
+        warm_up(model, servers, known.agents)
         store, claims = JobStore(link), Tickets(claim_link)  # claiming and recording then overlap
         executor = Executor(
             store,
@@ -87,6 +90,8 @@ async def run_worker(settings: Settings) -> None:
             stats,
             workspaces(settings),
             Redactor(settings.secrets),
+            servers,
+            breakers,
         )
         worker = ConcurrentWorker(
             queue_names(settings.pools),
@@ -100,10 +105,11 @@ async def run_worker(settings: Settings) -> None:
             versions=lambda: list(known.agents),
             side_queues=lambda: known.side_queues,
         )
-        await serve(worker, settings, known, stats)
+        await serve(worker, settings, known, stats, breakers)
     finally:
         await known.mcp.aclose()
-        await asyncio.gather(link.aclose(), claim_link.aclose(), model.aclose())
+        closing = (server.aclose() for server in servers.values())
+        await asyncio.gather(link.aclose(), claim_link.aclose(), model.aclose(), *closing)
 
 
 def workspaces(settings: Settings) -> Path:
@@ -119,7 +125,9 @@ def stop_starting() -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
-async def serve(worker: ConcurrentWorker, settings: Settings, known: Known, stats: Stats) -> None:
+async def serve(
+    worker: ConcurrentWorker, settings: Settings, known: Known, stats: Stats, breakers: FleetBreakers
+) -> None:
     """Runs the worker with its background duties beside it."""
     notifier = make_notifier(settings)
 
@@ -135,6 +143,8 @@ async def serve(worker: ConcurrentWorker, settings: Settings, known: Known, stat
                 lambda attempted: worker.call_soon(attempted.interrupt, "killed"),
             ),
             watch_batches(link, settings),
+            watch_breakers(breakers, link),
+            ApprovalWatch(JobStore(link)).run(),
             *([make_pruner(link, settings).run()] if settings.retention_days else []),
             *([Alerter(link, thresholds(settings), notifier, stats).run()] if notifier.names else []),
             report(link, worker, settings, known, stats),
@@ -179,24 +189,6 @@ def serve_metrics_if_asked(settings: Settings, worker: ConcurrentWorker) -> Call
         raise StartError(f"NIGHTSHIFT_METRICS_PORT: {at} cannot be served: {exc.strerror}") from exc
 
 
-def make_model(settings: Settings) -> ClaudeModel:
-    """The model's client. Raises StartError when there is neither a key nor a server to ask."""
-    key = settings.anthropic_api_key.get_secret_value() if settings.anthropic_api_key else None
-    if settings.simulate or key is None:
-        if settings.model_base_url is None:
-            raise StartError(
-                "no model: set ANTHROPIC_API_KEY, or set NIGHTSHIFT_MODEL_BASE_URL to a server that speaks the "
-                "Messages API; `nightshift simulator` starts a simulated one, and `nightshift up` does all of it"
-            )
-        key = SIMULATED_KEY if settings.simulate or key is None else key
-    return ClaudeModel.connect(
-        api_key=key,
-        base_url=settings.model_base_url,
-        prices=settings.price_list,
-        connections=settings.concurrency + 10,
-    )
-
-
 async def publish(link: RedisLink, known: Known) -> None:
     """Publishes the worker's own agents and learns which published versions it can run."""
     catalogue = AgentCatalogue(link)
@@ -223,16 +215,6 @@ async def look_at_redis(settings: Settings) -> None:
     finally:
         await asyncio.to_thread(client.close)
     (log.info if found.sound else log.warning)("durability", promise=found.promise)
-
-
-def warm_up(model: ClaudeModel, known: Known) -> None:
-    """Loads the price data before the first job needs it, and says early which agents could not be paid for."""
-    for name, agent in known.agents.items():
-        try:
-            for used in (agent.model, *agent.models.values()):
-                model.worst_case(used, 0, 0, agent.parameters)
-        except UnknownPriceError as exc:
-            log.warning("the jobs of an agent will fail: %s", exc, agent=name)
 
 
 async def refresh(link: RedisLink, known: Known) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
+from agent_core.targets import SERVER
 from jobs.settings import CommonSettings
 
 CommaSeparated = Annotated[list[str], NoDecode]
@@ -79,7 +80,8 @@ class Settings(AlertSettings):
 
     `lease_seconds` is how long a worker may be silent before its jobs are taken over; `drain_seconds` how long running
     jobs may go on after SIGTERM; `retention_days` how long a job is kept after its end, 0 for ever; `model_base_url` a
-    server that speaks the Messages API. `metrics_port` serves the process's own metrics on the address `metrics_host`.
+    server that speaks the Messages API, `model_servers` others by the names that agents' targets have for them.
+    `metrics_port` serves the process's own metrics on the address `metrics_host`.
     """
 
     agents: CommaSeparated = Field(default_factory=list)
@@ -89,6 +91,8 @@ class Settings(AlertSettings):
     drain_seconds: float = Field(20, ge=0, le=3600)
     retention_days: int = Field(7, ge=0, le=36_500)
     model_base_url: str | None = None
+    model_servers: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
+    model_server_keys: Annotated[dict[str, SecretStr], NoDecode] = Field(default_factory=dict)
     simulate: bool = False
     metrics_port: int | None = Field(None, ge=1, le=65535)
     metrics_host: str = "127.0.0.1"
@@ -98,6 +102,22 @@ class Settings(AlertSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("model_servers", "model_server_keys", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        return {name.strip(): text.strip() for name, _, text in pairs}
+
+    @field_validator("model_servers")
+    @classmethod
+    def _are_servers(cls, value: dict[str, str]) -> dict[str, str]:
+        if not all(SERVER.fullmatch(name) and is_web_address(url) for name, url in value.items()):
+            why = "expected names and URLs, like second=https://host:port,local=http://localhost:11434"
+            raise PydanticCustomError("model_servers", "{why}", {"why": why})
+        return value
 
     @field_validator("model_base_url")
     @classmethod

@@ -132,10 +132,7 @@ def stage(order: Order) -> list[str]:
     options: list[str] = []
     for number, (inside, source) in enumerate(order.shown.items()):
         place = STAGE / str(number)
-        if os.path.isdir(source):
-            place.mkdir()
-        else:
-            place.touch()
+        (place.mkdir if os.path.isdir(source) else place.touch)()
         _mount(source, place, None, MS_BIND | MS_REC)
         options += ["--ro-bind", str(place), inside]
     if as_root:
@@ -215,6 +212,7 @@ class Run:
         """The sandbox's first process, by its number out here, and a handle of it."""
         self._handle: int | None = None
         self._said = b""
+        self._deadline = time.monotonic() + order.seconds
         self._status, status = os.pipe()
         block, self._unblock = os.pipe()
         rules = os.memfd_create("filter")
@@ -255,7 +253,6 @@ class Run:
                 self._end()
 
     def _until(self, exited: int, leash: int, selector: selectors.BaseSelector) -> None:
-        deadline = time.monotonic() + self._order.seconds
         look = 0.0
         while not self.stopped:
             ready = {key.fd for key, _ in selector.select(TICK_SECONDS)}
@@ -268,10 +265,10 @@ class Run:
                 return
             if (now := time.monotonic()) >= look:  # and not with each piece of output
                 look = now + TICK_SECONDS
-                self.stopped = self._limit_passed(now > deadline)
+                self.stopped = self._limit_passed(now)
 
-    def _limit_passed(self, late: bool) -> Stopped:
-        if late:
+    def _limit_passed(self, now: float) -> Stopped:
+        if now > self._deadline:
             return "time"
         held = 0 if self._inside is None else _held(self._inside, self._order.memory)
         return "memory" if held > self._order.memory else ""
@@ -291,6 +288,7 @@ class Run:
                 self._inside = int(said["child-pid"])
                 self._handle = os.pidfd_open(self._inside)
                 self._limit(self._inside)
+                self._deadline = time.monotonic() + self._order.seconds
                 os.write(self._unblock, b"1")
 
     def _limit(self, pid: int) -> None:

@@ -2,12 +2,14 @@
 
 from agent_core.toolbox.files import list_files, read_file, write_file
 from agent_core.toolbox.http import http_get
+from agent_core.toolbox.human import ask_human
 from agent_core.toolbox.search import search_files
 from agent_core.toolbox.sql import query
 from agent_core.toolbox.webhook import WebhookTarget, send_webhook
 
 __all__ = [
     "WebhookTarget",
+    "ask_human",
     "http_get",
     "list_files",
     "query",

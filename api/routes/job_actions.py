@@ -54,7 +54,7 @@ async def retry_job(request: Request, job_id: JobId, caller: Writer, body: Limit
 async def fork_job(request: Request, job_id: JobId, caller: Writer, body: Fork | None = None) -> Response:
     """Starts a new job from a step of this one, with changes. The steps it starts with cost it nothing."""
     submitted = await caller.services.intake.fork(
-        caller.tenant, job_id, body or Fork(), await idempotency_from(request)
+        caller.tenant, job_id, body or Fork(), await idempotency_from(request), caller.key.key_id
     )
     return job_response(submitted.job, 202, replayed=submitted.replayed)
 

@@ -31,14 +31,16 @@ JobId = Annotated[str, Path(max_length=80, examples=["job_018c2f0a1b2c3d4e5f6071
 @router.post("/jobs", status_code=202, response_model=None, responses=docs.JOB_ACCEPTED)
 async def submit_job(request: Request, body: Submission, caller: Writer) -> Response:
     """Submits a job. It is answered after the job is written down; from then on it will reach an end."""
-    submitted = await caller.services.intake.submit(caller.tenant, body, await idempotency_from(request))
+    idempotency = await idempotency_from(request)
+    submitted = await caller.services.intake.submit(caller.tenant, body, idempotency, caller.key.key_id)
     return job_response(submitted.job, 202, replayed=submitted.replayed)
 
 
 @router.post("/run", response_model=None, responses=docs.JOB_RUN)
 async def run_job(request: Request, body: Submission, caller: Writer) -> Response:
     """Submits a job and waits up to 30 seconds: 200 when it has ended by then, else 202 as for a submission."""
-    submitted = await caller.services.intake.submit(caller.tenant, body, await idempotency_from(request))
+    idempotency = await idempotency_from(request)
+    submitted = await caller.services.intake.submit(caller.tenant, body, idempotency, caller.key.key_id)
     job = await until_settled(caller.services.store, caller.services.hub, caller.tenant, submitted.job.id, RUN_SECONDS)
     return job_response(job, 200 if job.ended else 202, replayed=submitted.replayed)
 
@@ -99,7 +101,7 @@ async def _batch_item(request: Request, caller: Caller, number: int, item: Any) 
     given = idempotency_of(request)
     idempotency = fingerprinted(request, given, item, part=str(number)) if given else None
     try:
-        submitted = await caller.services.intake.submit_raw(caller.tenant, item, idempotency)
+        submitted = await caller.services.intake.submit_raw(caller.tenant, item, idempotency, caller.key.key_id)
     except JobsError as exc:
         return {"error": problem(exc, request_id_of(request))}
     return {"job": submitted.job.to_json()}

@@ -1,19 +1,27 @@
 -- transition: moves a job from one status to another: status, event, indexes, counters and RQ's own record together.
--- What an attempt that leaves the job has still reserved is settled at its worst case.
+-- What an attempt that leaves the job has still reserved is settled at its worst case. What a parked job asks of people is
+-- written down, and withdrawn when it is left without their answers.
 -- prelude: money
+-- prelude: approvals
 -- KEYS  1 record  2 journal  3 QUEUED  4 DUE  5 EXPIRING  6 open index  7 ended index of the target
 --       8 ended index of the source (any key when the source is not an ended status)  9 session's jobs  10 STATS
 --       11 rq wip  12 rq execution  13 rq executions  14 rq job  15 rq registry of the ending that is made or undone
 --       16 ENDED  17 job's blobs  18 blob that the event's data refers to (any key when it refers to none)  19 HELD
+--       20 record, 21 journal and 22 open children of the parent (any keys when it has none)  23 its own open children
 -- ARGV  1 job id  2 sources (JSON object)  3 target  4 ended statuses (JSON object)  5 event type  6 event data
 --       7 channel  8 token of the attempt ('' for none)  9 '1': only when the lease has ended  10 lease margin (s)
 --       11 due time in ms (0 for none; negative: that many ms from now)  12 stop reason ('' for none)
 --       13 '1': count a lost worker  14 the status that KEYS[8] was made for  15 stats field of an ending ('' for none)
 --       16 the blob's content ('' for none)  17 names for money.lua (JSON)
---       18 the budget that holds the job ('' for none)  19 ms until which it does (+inf: no end)  20.. pairs of record field and value
--- returns {'moved', id of the entry, next job of the session or '', 1: a cancel that was asked for is still to be made}
+--       18 the budget that holds the job ('' for none)  19 ms until which it does (+inf: no end)
+--       20 the parent's id ('' for none)  21 the parent's channel  22 what the parent's journal says of an ending
+--       23 '1': it waits for its children  24 what the job asks of people (JSON list of `id`, `ms`, `text`;
+--       '' for nothing)  25 names for approvals.lua (JSON)  26.. pairs of record field and value
+-- returns {'moved', id of the entry, next job of the session or '', 1: a cancel that was asked for is still to be made,
+--           how many children of an ended job have not, the parent that waits for none any more or ''}
 --       | {'refused', status} | {'stale'} | {'missing'} | {'alive'} the lease has not ended
-local record = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'since_ms', 'session_id', 'created_ms', 'cancel', 'open')
+--       | {'undecided', number of approvals that it still waits for}
+local record = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'since_ms', 'session_id', 'created_ms', 'cancel', 'open', 'tenant')
 local status, token = record[1], record[2] or ''
 if not status then return { 'missing' } end
 if ARGV[8] ~= '' and token ~= ARGV[8] then return { 'stale' } end
@@ -28,6 +36,13 @@ if ARGV[9] == '1' then
 end
 
 local target, session = ARGV[3], record[5] and record[5] ~= ''
+if status == 'requires_action' then
+  local names = cjson.decode(ARGV[25])
+  local open = undecided(names, ARGV[1])
+  if target == 'queued' and #open > 0 then return { 'undecided', #open } end
+  for _, id in ipairs(open) do close(names, record[9], id, 'withdrawn', '', now) end
+  redis.call('ZREM', names.decided, ARGV[1])
+end
 if record[8] and record[8] ~= '0' and (status == 'running' or ended[target]) then
   local lost, reached = settle_open(open_account(cjson.decode(ARGV[17]), ARGV[1]), now, ended[target])
   for _, entry in ipairs(lost) do
@@ -62,13 +77,17 @@ if ARGV[16] ~= '' then
   if redis.call('SADD', KEYS[17], KEYS[18]) == 1 then redis.call('HINCRBY', KEYS[18], 'jobs', 1) end
   redis.call('HSETNX', KEYS[18], 'data', ARGV[16])
 end
+if ARGV[24] ~= '' then
+  ask(cjson.decode(ARGV[25]), record[9], ARGV[1], KEYS[2], record[3], cjson.decode(ARGV[24]), now)
+end
 local entry = redis.call('XADD', KEYS[2], '*', 't', ARGV[5], 'a', record[3] or 0, 'd', ARGV[6])
-redis.call('HSET', KEYS[1], 'status', target, unpack(ARGV, 20))
+redis.call('HSET', KEYS[1], 'status', target, unpack(ARGV, 26))
 if ARGV[12] ~= '' then redis.call('HSET', KEYS[1], 'stop_reason', ARGV[12]) else redis.call('HDEL', KEYS[1], 'stop_reason') end
 if ARGV[13] == '1' then redis.call('HINCRBY', KEYS[1], 'lost', 1) end
 -- what was asked of a running attempt stands until it is done, over any move that leaves it undone
 if ended[target] then redis.call('HDEL', KEYS[1], 'cancel', 'pause') end
 if target == 'paused' then redis.call('HDEL', KEYS[1], 'pause') end
+redis.call('HDEL', KEYS[1], 'awaits_children')
 if ARGV[18] ~= '' then
   redis.call('HSET', KEYS[1], 'held_by', ARGV[18])
   redis.call('ZADD', KEYS[19], ARGV[19], ARGV[1])
@@ -80,10 +99,13 @@ if known then
   redis.call('HSET', KEYS[14], 'status', words, 'worker_name', '')
 end
 
-local following = ''
+local following, orphans, reunited = '', 0, ''
 if target == 'queued' then
   redis.call('ZADD', KEYS[3], now, ARGV[1])
   local due = tonumber(ARGV[11])
+  if ARGV[23] == '1' then
+    if redis.call('SCARD', KEYS[23]) == 0 then due = 0 else redis.call('HSET', KEYS[1], 'awaits_children', 1) end
+  end
   if due ~= 0 then redis.call('ZADD', KEYS[4], due < 0 and now - due or due, ARGV[1]) end
   if session and not redis.call('LPOS', KEYS[9], ARGV[1]) then redis.call('RPUSH', KEYS[9], ARGV[1]) end
 elseif ended[target] then
@@ -97,6 +119,18 @@ elseif ended[target] then
     redis.call('LREM', KEYS[9], 1, ARGV[1])
     following = redis.call('LINDEX', KEYS[9], 0) or ''
   end
+  orphans = redis.call('SCARD', KEYS[23])
+  if ARGV[20] ~= '' and redis.call('SREM', KEYS[22], ARGV[1]) == 1 then
+    local parent = redis.call('HMGET', KEYS[20], 'attempt', 'awaits_children')
+    if parent[1] then
+      redis.call('XADD', KEYS[21], '*', 't', 'child.completed', 'a', parent[1], 'd', ARGV[22])
+      redis.call('PUBLISH', ARGV[21], '')
+    end
+    if parent[2] and redis.call('SCARD', KEYS[22]) == 0 then
+      redis.call('ZADD', KEYS[4], 'XX', now, ARGV[20])
+      reunited = ARGV[20]
+    end
+  end
   if known then
     redis.call('EXPIRE', KEYS[14], 500)
     redis.call('ZADD', KEYS[15], time[1] + 500, ARGV[1])
@@ -104,4 +138,4 @@ elseif ended[target] then
 end
 redis.call('PUBLISH', ARGV[7], '')
 local unmade = record[7] and status == 'running' and target ~= 'queued' and not ended[target]
-return { 'moved', entry, following, unmade and 1 or 0 }
+return { 'moved', entry, following, unmade and 1 or 0, orphans, reunited }

@@ -162,8 +162,29 @@ CHANGES: Json = {
     "extra": {"thinking": {"type": "adaptive"}},
     "models": {"planner": "claude-opus-5-5"},
     "cache_ttl": "1h",
+    "approvals": {"change": "always"},
+    "fallbacks": ["claude-haiku-5-5", "local-model@second"],
+    "thinking": True,
+    "effort": "low",
+    "output": {"type": "object"},
+    "pattern": Chain(["think", "answer"]),
+    "agents": ["researcher"],
+    "context_window": 40_000,
+    "mcp": [McpServer(name="files", command=["files-server"])],
 }
-LATER = {"models", "cache_ttl"}
+LATER = {
+    "agents",
+    "approvals",
+    "cache_ttl",
+    "context_window",
+    "effort",
+    "fallbacks",
+    "mcp",
+    "models",
+    "output",
+    "pattern",
+    "thinking",
+}
 
 
 def test_every_field_is_part_of_the_version() -> None:

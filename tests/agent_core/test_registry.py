@@ -95,6 +95,8 @@ async def test_a_write_runs_once_whatever_it_says() -> None:
     for effect in ("write", "destructive"):
         with pytest.raises(DefinitionError, match="retries is for tools that read or are idempotent"):
             Flaky().tool(effect=effect, retries=1)
+    with pytest.raises(DefinitionError, match="does not go with price_usd"):
+        Flaky().tool(effect="read", retries=1, price_usd="0.01")
 
 
 @pytest.mark.parametrize("retries", [-1, 11, True, 1.5, "2"])

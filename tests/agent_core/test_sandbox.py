@@ -31,8 +31,14 @@ from tests.agent_core.hostile import MARK, PRELUDE, SNIPPETS, Hostile
 from tests.docs.markdown import ROOT, table
 
 AT_ONCE = 4
-WHY_NOT = asyncio.run(Sandbox().available())
-in_sandbox = pytest.mark.skipif(WHY_NOT is not None, reason=f"no sandbox here: {WHY_NOT}")
+pytestmark = pytest.mark.timeout(300)  # whichever test is the first waits for all the hostile programs
+in_sandbox = pytest.mark.usefixtures("there_is_one")
+
+
+@pytest.fixture(scope="module")
+def there_is_one() -> None:
+    if why_not := asyncio.run(Sandbox().available()):
+        pytest.skip(f"no sandbox here: {why_not}")
 
 
 class Host:
@@ -93,7 +99,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 @pytest.fixture(scope="module")
-def observed(host: Host) -> Mapping[str, Ran]:
+def observed(there_is_one: None, host: Host) -> Mapping[str, Ran]:
     """What became of every hostile program, some of them at once."""
 
     async def run() -> list[Ran]:

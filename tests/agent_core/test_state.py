@@ -18,7 +18,7 @@ from agent_core.defaults import MemoryJournal
 from agent_core.state import State, commit, text_of, tool_uses
 from agent_core.testing import DEFAULT_USAGE, ScriptedModel, calls, says
 from agent_core.types import (
-    ApprovalRequested,
+    ApprovalDecided,
     Entry,
     Json,
     ModelCompleted,
@@ -209,12 +209,16 @@ def test_usage_counts_failed_attempts_too() -> None:
     assert (usage.model_calls, usage.tool_calls, usage.cost, usage.input_tokens) == (2, 1, 430, 107)
 
 
-def test_it_remembers_about_which_calls_a_person_was_asked() -> None:
-    asked = ApprovalRequested("a", 1, "look", {"at": 1}, "destructive")
-    state = State.restore([TASK], [reply(call("a"), stop_reason="tool_use"), asked])
-    assert state.asked == {"a"}
+def test_what_was_decided_about_calls_holds_for_the_last_reply_and_until_a_retry() -> None:
+    decided = ApprovalDecided("appr_1", "a", "look", "approve", "key_1", input={"at": 2})
+    state = State.restore([TASK], [reply(call("a"), stop_reason="tool_use"), decided])
+    assert state.decided == {"a": decided}
+    assert [call["input"] for call in state.open_calls()] == [{"at": 2}]
+    state.reopen()
+    assert state.decided == {}
+    state = State.restore([TASK], [reply(call("a"), stop_reason="tool_use"), decided])
     state.apply(reply(text("never mind"), step=2))
-    assert state.asked == set()
+    assert state.decided == {}
 
 
 def test_what_the_user_says_gives_open_calls_up() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent_core.types import (
     ENTRY_TYPES,
-    ApprovalRequested,
+    ApprovalDecided,
     Budget,
     Compacted,
     Entry,
@@ -41,7 +41,7 @@ ENTRIES: list[Entry] = [
     ModelFailed("c2", 2, "m", "overloaded", "too busy", None, "p/1", 900, 0, "released"),
     ToolRequested("t1", 1, "look", {"at": 3}, "read"),
     ToolCompleted("t1", 1, "look", "seen", False, 0.25),
-    ApprovalRequested("t2", 1, "erase", {"what": 1}, "destructive"),
+    ApprovalDecided("appr_1", "t2", "erase", "approve", "key_1", "fine", {"what": 2}),
     ToolReconciled("t3", 1, "pay", "not_happened", "person"),
     ModelSubmitted("c1", 1, "msgbatch_1"),
     StateChanged("planning", 2, "phase", "Plan.", "planner", tools=False, expects={"type": "object"}),

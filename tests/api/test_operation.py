@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from api.settings import Settings
 from jobs import stats
 from jobs.agents import AgentCatalogue
+from jobs.breaker import FleetBreakers, Rules
 from jobs.link import RedisLink, connect
 from tests.api.conftest import ADMIN, ECHO, client_of, serving, submitted
 from tests.redis_server import RedisServer
@@ -128,6 +129,13 @@ async def test_metrics_are_the_fleets(api, echo, worker, link):
     assert buckets == [1, 2, 2, 2, 2, 3, 3, 3, 4]
     assert samples["nightshift_queue_wait_seconds_count",] == 4
     assert samples["nightshift_queue_wait_seconds_sum",] == pytest.approx(10_007.02)
+
+
+async def test_metrics_show_which_circuit_breakers_are_open(api, link):
+    breakers = FleetBreakers(link, Rules(failures=1))
+    await breakers.report("claude@first", ok=False, code="overloaded")
+    text = (await api.get("/metrics", headers={"Authorization": ""})).text
+    assert 'nightshift_breaker_open{target="claude@first"} 1.0' in text
 
 
 async def test_metrics_can_be_switched_off(settings):

@@ -129,3 +129,16 @@ def test_the_settings_of_a_redis_that_is_named_are_read(cli, monkeypatch, redis_
     assert found["redis"]["ok"]
     assert not found["durability"]["ok"]  # the tests' server keeps nothing
     assert not found["workers"]["ok"]
+
+
+def test_a_sandbox_that_is_not_there_is_a_warning(cli, platform: Up, monkeypatch):
+    monkeypatch.setattr("agent_core.sandbox.box.PLACES", "")
+    done = cli("doctor", "--json")
+    found = by_name(done)["sandbox"]
+    assert found["ok"]
+    assert found["detail"].startswith("off: ")
+    assert "install it" in found["fix"]
+    assert done.status == 0
+    plain = cli("doctor").out
+    assert "sandbox: there is no bubblewrap here" in plain
+    assert plain.endswith("All is well.\n")

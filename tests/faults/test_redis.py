@@ -19,7 +19,7 @@ PAUSE = 0.25
 FROZEN_JOBS = 20
 
 
-@scales(Scale(jobs=40, every=(0.8, 1.6)), Scale(jobs=400, every=(5.0, 15.0)), share=0.2)
+@scales(Scale(jobs=40, every=(0.8, 1.6)), Scale(jobs=400, every=(5.0, 9.0)), share=0.2)
 async def test_redis_is_killed_under_load(rig: Rig, scale: Scale, report: Callable[..., None]) -> None:
     rounds, killer = Rounds(scale), Killer(rig, scale.every)
     workers = [rig.start_worker(concurrency=30) for _ in range(2)]

@@ -4,12 +4,14 @@ import pytest
 
 from agent_core.types import Budget
 from jobs import actions, keys
+from jobs.approvals import Request
 from jobs.explain import explain
 from jobs.fleet import WorkerReport, report
 from jobs.kill_switch import KillSwitches
 from jobs.link import milliseconds
 from jobs.queue import queue_names
 from jobs.records import JobSpec
+from jobs.rulings import Ruling, decide
 from jobs.store import Attempt
 
 TENANT = "t"
@@ -90,12 +92,16 @@ async def test_a_paused_and_a_parked_job_wait_for_a_person(store):
     assert (await explained(store, paused))["gate"] == "paused"
     parked = await submitted(store)
     claim, attempt = await claimed(store)
-    asked = {"call_id": "c", "step": 1, "name": "refund", "input": {}, "effect": "destructive"}
-    await store.record(parked.id, claim.token, 1, {}, [("approval.requested", asked)])
-    await store.move(parked, "park", attempt=attempt, stop_reason="approval")
+    asks = [Request("c1", "refund", {}), Request("c2", "wipe", {})]
+    calls = [{"call_id": r.call_id, "tool": r.name, "input": {}, "approval_id": r.approval_id} for r in asks]
+    await store.move(parked, "park", {"calls": calls}, attempt=attempt, stop_reason="approval", asks=asks)
     said = await explained(store, parked)
-    assert said["gate"] == "requires_action"
-    assert "refund" in said["detail"]
+    assert (said["gate"], said["calls"]) == ("requires_action", calls)
+    assert all(word in said["detail"] for word in ("refund", "wipe", asks[0].approval_id, asks[1].approval_id))
+    await decide(store, TENANT, asks[0].approval_id, Ruling("deny"), "key_1")
+    said = await explained(store, parked)
+    assert said["calls"] == calls[1:]
+    assert "refund" not in said["detail"]
 
 
 async def test_a_running_job_says_what_it_does_now(store):

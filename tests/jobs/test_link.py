@@ -101,7 +101,7 @@ async def test_scripts_and_commands_keep_their_order_from_the_first_use_on(
         submitted = JobStore(link).submit(TENANT, SPEC, Budget())
         job = (await submitted).job
         assert await JobStore(link).tickets.place(job) == 0
-        assert sizes[0] == 2, "the record and its ticket went together, and nothing had to be sent again"
+        assert sizes[0] == 3, "the record, its ticket and its tenant went together, and nothing had to be sent again"
 
 
 async def test_a_script_that_redis_has_forgotten_is_loaded_again(link: RedisLink) -> None:

@@ -210,7 +210,7 @@ async def test_a_cancel_that_was_asked_for_before_the_claim_is_obeyed_without_a_
 
 
 @pytest.mark.parametrize(
-    ("reply", "last"), [(says("late"), "model.completed"), (calls(("erase", {})), "approval.requested")]
+    ("reply", "last"), [(says("late"), "model.completed"), (calls(("erase", {})), "model.completed")]
 )
 async def test_a_cancel_that_comes_with_the_last_record_ends_the_job_and_frees_its_session(
     bench: Bench, reply: Json, last: str

@@ -104,5 +104,5 @@ def test_what_cannot_be_run_here_is_left_to_others():
 )
 def test_a_definition_of_another_platform_version_is_left_to_others(change: dict[str, object]):
     agent = make_agent(tools=[lookup], auto_approve=[])
-    assert rebuild(agent.definition(), [lookup]) == agent
-    assert rebuild({**agent.definition(), **change}, [lookup]) is None
+    assert rebuild(agent.definition(), agent) == agent
+    assert rebuild({**agent.definition(), **change}, agent) is None

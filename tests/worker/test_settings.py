@@ -10,7 +10,8 @@ import pytest
 
 from jobs.settings import SettingsError, load
 from worker.errors import StartError
-from worker.runtime import make_model, serve_metrics_if_asked
+from worker.models import make_model
+from worker.runtime import serve_metrics_if_asked
 from worker.settings import Settings
 
 
