@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ToolError,
         UnknownPriceError,
     )
+    from agent_core.guardrails import Allow, AskPerson, Block, Redact, input_check, output_check
     from agent_core.reconcile import DidNotHappen, Happened
     from agent_core.standalone import Result, run_agent
     from agent_core.tools import Tool, ToolContext, tool, tool_context
@@ -39,6 +40,7 @@ _HOMES = {
         "ToolError",
         "UnknownPriceError",
     ),
+    "guardrails": ("Allow", "AskPerson", "Block", "Redact", "input_check", "output_check"),
     "reconcile": ("DidNotHappen", "Happened"),
     "standalone": ("Result", "run_agent"),
     "tools": ("Tool", "ToolContext", "tool", "tool_context"),
@@ -49,7 +51,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Agent",
     "AgentError",
+    "Allow",
     "Ask",
+    "AskPerson",
+    "Block",
     "Budget",
     "BudgetError",
     "ClaudeModel",
@@ -59,6 +64,7 @@ __all__ = [
     "Happened",
     "ModelError",
     "Outcome",
+    "Redact",
     "Result",
     "StaleAttemptError",
     "Stopped",
@@ -69,6 +75,8 @@ __all__ = [
     "UnknownPriceError",
     "Usage",
     "ask",
+    "input_check",
+    "output_check",
     "read_artifact",
     "run_agent",
     "tool",

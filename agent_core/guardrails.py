@@ -21,7 +21,6 @@ from agent_core.state import State, commit
 from agent_core.types import Completed, GuardrailChecked, Json, Outcome, Stopped, Suspended
 
 Stage = Literal["input", "output"]
-BLOCKED = "guardrail_blocked"
 CHECK_SECONDS = 30.0
 CLOSING = re.compile("<(?=/data)", re.IGNORECASE)
 log = logging.getLogger(__name__)
@@ -194,7 +193,7 @@ def _call_id(asked: GuardrailChecked) -> str:
 
 
 def _blocked(stage: Stage, name: str, reason: str) -> Stopped:
-    return Stopped(BLOCKED, f"the {stage} check {name} blocked it: {reason}", code=BLOCKED)
+    return Stopped("guardrail_blocked", f"the {stage} check {name} blocked it: {reason}")
 
 
 # ---- what tools bring

@@ -117,7 +117,7 @@ class Redactor:
         """The text without secrets."""
         if any(form in text for form in self._forms):
             text = _outside_marks(text, lambda piece: self._known.sub(mark("secret"), piece))
-        for shape in reversed(SHAPES):
+        for shape in SHAPES:
             text = shape.hide(text)
         return text
 

@@ -39,6 +39,7 @@ EMPTY = "[nothing]"
 """Stands for a text that a check emptied: the Messages API takes no empty one."""
 SUMMARY = "[Summary of the work so far, which is no longer shown in full]\n"
 CLEARED = "[this result of {size:,} characters was taken out to make room; call the tool again if it is needed]"
+ATTACHED = frozenset({"image", "document"})
 RECENT_CALLS = 12
 """Among so many calls back, the same ones with the same results count as a loop."""
 
@@ -80,6 +81,8 @@ class State:
     """The call last begun was told to be the last one."""
     measured: Measured | None = None
     """What the provider last counted."""
+    attached: int = 0
+    """Upper bound of the tokens of the images and documents in the opening messages; none is counted by its bytes."""
     head: int = 0
     """How many messages open the conversation, the task being the last of them: no summary takes their place."""
     task: Json | None = None
@@ -111,7 +114,7 @@ class State:
     """How often it was asked since the conversation was last made smaller."""
 
     def __post_init__(self) -> None:
-        self.size = sum(_size(m) for m in self.messages)
+        self.size = self.attached + sum(_size(m) for m in self.messages)
         self.head = len(self.messages)
 
     @classmethod
@@ -203,6 +206,12 @@ class State:
             return []
         return [self._as_edited(call) for call in self._last_calls() if call["id"] not in self.results]
 
+    def open(self, text: str, attached: list[Json], tokens: int) -> None:
+        """Gives the run its task: a text with images or documents, of so many tokens at most."""
+        blocks = [*attached, {"type": "text", "text": text}]
+        self._append({"role": "user", "content": blocks if attached else text})
+        self.attached, self.size, self.head = tokens, self.size + tokens, len(self.messages)
+
     def say(self, text: str) -> None:
         """Adds what the user says, after which the model has the next word. Calls without a result are given up."""
         if calls := self._last_calls():
@@ -279,7 +288,7 @@ class State:
         self._replace([_cleared(message, call_ids) for message in self.messages])
 
     def _replace(self, messages: list[Json]) -> None:
-        self.messages, self.size, self.measured = messages, sum(map(_size, messages)), None
+        self.messages, self.size, self.measured = messages, self.attached + sum(map(_size, messages)), None
         self.summary, self.summaries = None, 0
 
     def _settle(self, entry: ModelCompleted | ModelFailed) -> None:
@@ -410,4 +419,13 @@ def _is_blank(block: Json) -> bool:
 
 
 def _size(message: Json) -> int:
-    return len(json.dumps(message, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    """Bytes as JSON, without those of images and documents."""
+    return len(json.dumps(without_attachments(message), ensure_ascii=False).encode("utf-8", "surrogatepass"))
+
+
+def without_attachments(message: Json) -> Json:
+    """The message with a word in the place of each image or document."""
+    if isinstance(message["content"], str) or not any(b.get("type") in ATTACHED for b in message["content"]):
+        return message
+    told = ({"type": "text", "text": f"[{b['type']}]"} if b.get("type") in ATTACHED else b for b in message["content"])
+    return {**message, "content": list(told)}

@@ -22,13 +22,14 @@ from api.auth import Caller, caller_of
 from api.body import MAX_BYTES, StrictRequest
 from api.errors import FieldsError, RefusedError, problem, request_id_of
 from api.responses import page
-from api.schemas import ListedStatus, Strict, Submission, Word
+from api.schemas import ListedStatus, RulingIn, Strict, Submission, Word
 from api.submission import fingerprinted
 from api.waiting import until_settled
 from jobs import actions
 from jobs.errors import JobsError, StaleAttemptError
 from jobs.keyring import Scope as KeyScope
 from jobs.listing import Filters, list_jobs
+from jobs.rulings import Ruling, decide
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +64,12 @@ class JobsToList(Strict):
     tag: Word | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     after: Annotated[str, Field(max_length=200, description="The `next_cursor` of the page before.")] | None = None
+
+
+class ApprovalToDecide(RulingIn):
+    """An approval, and what is decided; once only."""
+
+    approval_id: Annotated[str, Field(min_length=1, max_length=80, description="Like appr_…")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,12 @@ async def _cancel(caller: Caller, request: Request, given: OneJob) -> Json:
     return (await actions.cancel(caller.services.store, caller.tenant, given.job_id)).to_json()
 
 
+async def _decide(caller: Caller, request: Request, given: ApprovalToDecide) -> Json:
+    ruling = Ruling(**given.model_dump(exclude={"approval_id"}))
+    found = await decide(caller.services.store, caller.tenant, given.approval_id, ruling, caller.key.key_id)
+    return found.to_json()
+
+
 OFFERS = {
     offer.name: offer
     for offer in (
@@ -119,6 +132,8 @@ OFFERS = {
         Offer("list_jobs", "jobs:read", "List jobs, the newest first.", JobsToList, _list, "reads"),
         Offer("cancel_job", "jobs:write", "Cancel a job. It cannot be undone, but what it did stays done.", OneJob,
               _cancel, "destroys"),
+        Offer("decide_approval", "approvals:write", "Approve or deny what a job asks a person.", ApprovalToDecide,
+              _decide, "writes"),
     )
 }  # fmt: skip
 

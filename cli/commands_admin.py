@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import typer
 
+from cli.errors import UsageError
 from cli.options import AsJson, DataDir
 
 Tenant = Annotated[str | None, typer.Option("--tenant", help="Another tenant; for the bootstrap key alone.")]
@@ -134,15 +135,18 @@ def accept_tools(
 
     page = call(data_dir, lambda client: client.get("/v1/mcp"))
     found = next((known for known in page["data"] if known["name"] == server), None)
-    changes = found["changes"] if found else []
+    if found is None:
+        names = ", ".join(known["name"] for known in page["data"]) or "none"
+        raise UsageError(f"no worker has seen an MCP server {server!r}; there are: {names}")
+    changes = found["changes"]
     for change in changes:
         output.say(f"{change['change']}: {change['tool']}")
         for side in ("pinned", "seen"):
             output.say(f"  {side}: {output.one_line(change[side], 2000)}")
     if changes and not yes:
         typer.confirm("Accept them?", abort=True, err=True)
-    body = {"seen": found["seen"] if found else "0" * 64}
-    accepted = call(data_dir, lambda client: client.put(f"/v1/mcp/{quote(server, safe='')}/accept", body))
+    path, body = f"/v1/mcp/{quote(server, safe='')}/accept", {"seen": found["seen"]}
+    accepted = call(data_dir, lambda client: client.put(path, body))
     if as_json:
         output.print_json(accepted)
         return

@@ -24,6 +24,7 @@ from agent_core.loop import Ports, run
 from agent_core.outputs import Output
 from agent_core.ports import Breakers, Model
 from agent_core.redaction import Redactor
+from agent_core.state import without_attachments
 from agent_core.tools import ToolContext
 from agent_core.types import (
     Batched,
@@ -258,7 +259,7 @@ class Executor:
     async def _remember(self, job: Job, attempt: Attempt, restored: Restored) -> None:
         if job.spec.session_id is not None:
             scope = SessionScope(job.tenant, job.spec.session_id)
-            fresh = restored.state.messages[restored.opening :]
+            fresh = [without_attachments(message) for message in restored.state.messages[restored.opening :]]
             fence = Fence(keys.job(job.id), "token", attempt.token)
             failpoint("before_session_append")
             if not await self._sessions.append(scope, restored.session_length, fresh, fence):

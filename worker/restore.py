@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from jobs.journal import Line
 from jobs.records import Job
 from jobs.store import JobStore
 from memory.session import SessionMemory, SessionScope
+from worker.attachments import attach
 
 
 @dataclass(slots=True)
@@ -40,10 +42,10 @@ async def restore(job: Job, store: JobStore, sessions: SessionMemory, workspace:
     history: list[Json] = []
     if job.spec.session_id is not None:
         history = await sessions.read(SessionScope(job.tenant, job.spec.session_id), noted)
-    names = await _fetch_files(job, workspace, files)
+    paths = await _fetch_files(job, workspace, files)
+    attached = await asyncio.to_thread(attach, paths)
     state = State([*history], elapsed=job.ran_ms / 1000)
-    state.say(opening_text(job, names))
-    state.head = len(state.messages)
+    state.open(opening_text(job, [path.name for path in paths]), attached.blocks, attached.tokens)
     fold(state, lines)
     return Restored(
         state,
@@ -77,12 +79,12 @@ def opening_text(job: Job, files: list[str]) -> str:
     return f"{text}\n\nFiles of this job: {', '.join(files)}" if files else text
 
 
-async def _fetch_files(job: Job, workspace: Path, files: FileStore) -> list[str]:
-    names = []
+async def _fetch_files(job: Job, workspace: Path, files: FileStore) -> list[Path]:
+    paths = []
     for file_id in job.spec.files:
         record = await files.get(job.tenant, file_id)
-        names.append((await files.fetch(record, workspace)).name)
-    return names
+        paths.append(await files.fetch(record, workspace))
+    return paths
 
 
 def _deferrals(lines: list[Line]) -> int:

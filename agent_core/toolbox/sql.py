@@ -85,6 +85,7 @@ def _connected(uri: str, deadline: float) -> sqlite3.Connection:
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         for setting in SETTINGS:
             connection.execute(f"PRAGMA {setting}")
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, LOOK_EVERY)
         connection.set_authorizer(_allowed)
     except BaseException:
         connection.close()

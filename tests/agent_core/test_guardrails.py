@@ -102,9 +102,7 @@ async def test_both_stages_let_pass() -> None:
 async def test_a_blocked_input_reaches_no_model() -> None:
     job = Job(input_check(saying(Block("a phone number"))))
     outcome = await job.attempt()
-    assert outcome == Stopped(
-        "guardrail_blocked", "the input check check blocked it: a phone number", None, "guardrail_blocked"
-    )
+    assert outcome == Stopped("guardrail_blocked", "the input check check blocked it: a phone number")
     assert job.prompts == []
     assert await job.attempt() == outcome
     assert len(job.checked()) == 1

@@ -194,3 +194,15 @@ def test_other_entries_lose_theirs() -> None:
 def test_an_entry_without_secrets_is_the_same_object() -> None:
     for entry in (ModelStarted("c", 1, "m", 5), reply({"type": "text", "text": "hello"})):
         assert redactor.entry(entry) is entry
+
+
+def test_a_private_key_is_whole_whatever_stands_before_it() -> None:
+    text = f"{TOKENS['anthropic_key']}{TOKENS['private_key']}"
+    assert "MIIE" not in redactor.text(text)
+
+
+def test_marks_are_not_redacted_again() -> None:
+    own = Redactor(["redacted", "password"])
+    once = own.text(f"redacted password {ADMIN} https://h/?token=x {TOKENS['jwt']}")
+    assert once == f"[redacted:secret] [redacted:secret] {ADMIN} https://h/?token=[redacted:password] [redacted:jwt]"
+    assert own.text(once) == once

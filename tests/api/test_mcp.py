@@ -11,11 +11,13 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import TextContent
 
+from jobs.approvals import Request
 from jobs.keyring import Keyring
 from jobs.mcp import McpPins, fingerprint
 from tests.api.conftest import client_of, submitted
 
 READS = ["jobs:read"]
+DECIDES = ["approvals:write"]
 WRITES = ["jobs:read", "jobs:write"]
 ECHO = {"echo": {"description": "Says it again.", "input_schema": {"type": "object"}, "annotations": {}}}
 OTHER = {**ECHO, "erase": {"description": "Erases.", "input_schema": {"type": "object"}, "annotations": {}}}
@@ -98,6 +100,24 @@ async def test_a_refusal_is_the_problem_document_of_the_api(url, link, echo, too
         refusal, error = await told(client, tool, **given)
     assert (error, refusal["code"]) == (True, code)
     assert refusal["request_id"]
+
+
+async def test_an_approval_is_decided_once_and_by_whom_the_scope_lets(url, link, api, echo, worker):
+    await submitted(api)
+    claim = await worker.claim()
+    job = await worker.store.get(None, claim.job_id)
+    asked = Request("call_1", "refund", {"amount": 7})
+    await worker.store.move(job, "park", attempt=worker.attempt(claim), stop_reason="approval", asks=[asked])
+    given = {"approval_id": asked.approval_id, "decision": "deny", "reason": "too old"}
+    for scopes, tenant, code in ((WRITES, "default", "missing_scope"), (DECIDES, "other", "approval_not_found")):
+        async with speaking(url, link, scopes, tenant) as client:
+            refusal, error = await told(client, "decide_approval", **given)
+            assert (error, refusal["code"]) == (True, code)
+    async with speaking(url, link, DECIDES) as client:
+        decided, error = await told(client, "decide_approval", **given)
+        assert (error, decided["status"]) == (False, "denied")
+        again, error = await told(client, "decide_approval", **{**given, "decision": "approve"})
+        assert (error, again["status"]) == (True, 409)
 
 
 @pytest.mark.parametrize("secret", [None, "ns_wrong"])

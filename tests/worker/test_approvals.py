@@ -1,4 +1,4 @@
-"""An attempt parks a job with what it asks, the next one goes on with what was decided; the duty decides what nobody did."""
+"""An attempt parks a job with what it asks, the next goes on with what was decided; a duty decides what nobody did."""
 
 from __future__ import annotations
 

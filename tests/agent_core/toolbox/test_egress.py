@@ -178,10 +178,12 @@ async def test_an_address_that_does_not_answer_gives_way_to_the_next(web: Web) -
 
 
 async def test_proxies_of_the_environment_are_not_used(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    egress = Egress(allow_private=True)
-    assert (await egress.send("GET", f"http://127.0.0.1:{web.port}/page")).status == 200
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    egress = Egress(allow_private=True, resolve=Names(api_example_test=[["127.0.0.1"]]))
+    assert (await egress.send("GET", f"http://{HOST}:{web.port}/page")).status == 200
 
 
 # ---- redirects

@@ -15,7 +15,7 @@ import pytest
 from agent_core import DefinitionError, Tool
 from agent_core.toolbox import query, sql
 from agent_core.types import Json
-from tests.agent_core.toolbox.web import call, error
+from tests.agent_core.toolbox.web import call, dials, error
 
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
@@ -150,6 +150,12 @@ async def test_a_name_is_no_part_of_the_uri(place: Path) -> None:
     assert rows(await call(query(), place, file="a?mode=rwc#%2e.db", sql="SELECT count(*) FROM orders"))["rows"] == [
         [500]
     ]
+
+
+async def test_databases_are_opened_to_be_read_alone(asked: Any) -> None:
+    with dials() as seen:
+        await asked("SELECT 1")
+    assert [(event, "mode=ro" in where.partition("?")[2]) for event, where in seen] == [("sqlite3.connect", True)]
 
 
 async def test_a_configured_database_that_is_not_there(tmp_path: Path) -> None:

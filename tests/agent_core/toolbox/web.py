@@ -117,13 +117,15 @@ class Names:
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
 
+WATCHED = {"socket.connect": 1, "socket.sendto": 1, "socket.getaddrinfo": 0, "sqlite3.connect": 0}
+"""Events of the interpreter, and which of their arguments says where to."""
 _dials: list[tuple[str, Any]] = []
 _watching = threading.Event()
 
 
 def _witness(event: str, args: tuple[Any, ...]) -> None:
-    if _watching.is_set() and event in ("socket.connect", "socket.sendto", "socket.getaddrinfo"):
-        _dials.append((event, args[1] if event != "socket.getaddrinfo" else args[0]))
+    if _watching.is_set() and event in WATCHED:
+        _dials.append((event, args[WATCHED[event]]))
 
 
 sys.addaudithook(_witness)
@@ -131,7 +133,7 @@ sys.addaudithook(_witness)
 
 @contextmanager
 def dials() -> Iterator[list[tuple[str, Any]]]:
-    """What this process dials and resolves meanwhile, as the interpreter itself reports it, whoever does it."""
+    """What this process dials, resolves and opens meanwhile, as the interpreter itself reports it, whoever does it."""
     _dials.clear()
     _watching.set()
     try:
