@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from agent_core.types import Json
 TRANSIENT_TYPES = frozenset({"overloaded_error", "api_error", "rate_limit_error", "timeout_error"})
 STATUS_CODES = {400: "invalid_request", 401: "authentication", 403: "permission", 404: "not_found",
                 413: "request_too_large", 429: "rate_limited", 529: "overloaded"}  # fmt: skip
+TOO_LONG = re.compile(r"prompt is too long|exceed context limit")
 PROVIDERS_OWN = frozenset({500, 503, 529})
 """Refusals of the provider itself. Others above 500 are a gateway's, which has lost an answer that may exist."""
 NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -313,6 +315,8 @@ def _status_error(exc: anthropic.APIStatusError) -> ModelError:
     retryable = status in (408, 409, 429) or status >= 500
     if isinstance(exc, anthropic.EnforcedSpendLimitReachedError | anthropic.ContractSpendLimitReachedError):
         code, retryable = "spend_limit", False
+    if code == "invalid_request" and TOO_LONG.search(_message(exc)):
+        code = "context_window"
     message = f"the model answered {status}: {_message(exc)}"
     billed = status >= 500 and status not in PROVIDERS_OWN
     return ModelError(code, message, retryable=retryable, retry_after=_retry_after(exc), billed=billed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from agent_core.errors import BudgetError, ModelError
 from agent_core.state import State, commit
 from agent_core.turn import Ask, Turn, ask
-from agent_core.types import Batched, Compacted, Deferred, Json, ResultsCleared
+from agent_core.types import Batched, Compacted, Deferred, Json, ModelCompleted, ResultsCleared
 
 FULL = 0.75
 """The share of the context window at which room is made."""
@@ -18,6 +18,8 @@ KEPT = 0.25
 """The share of the conversation that stays word for word."""
 MOST_SUMMARY = 0.2
 """The share of the window that a summary may have, at three bytes for a token."""
+LEAST_OLD = 0.1
+"""The share of the conversation that has to be old for a summary of it to be worth its price."""
 MOST_ATTEMPTS = 2
 LEAST_RESULT = 400
 """Characters; to take out a result that is shorter is not worth it."""
@@ -40,16 +42,19 @@ async def make_room(state: State, turn: Turn) -> Batched | Deferred | None:
     """Makes the conversation smaller when it fills its share of the window; returns what keeps the run waiting, if
     anything does. Raises as `turn.ask` does, but for what only means that no summary can be had.
     """
-    window = turn.agent.context_window
+    if state.submitted is not None and state.submitted.role != "summariser":
+        return None  # a batch has the next reply, whatever was said since
+    window, may_ask = turn.agent.context_window, True
     while state.context_tokens() > FULL * window:
-        kept_from = _kept_from(state)
-        if state.summary is not None and kept_from is not None and is_sound(state.summary, window):
-            await commit(state, turn.journal, Compacted(state.step, state.summary, kept_from))
-        elif kept_from is not None and state.summaries < MOST_ATTEMPTS:
-            if held_up := await _summarise(state, turn, kept_from):
-                return held_up
-        elif old := _old_results(state.messages):
-            await commit(state, turn.journal, ResultsCleared(state.step, old))
+        if state.summary is not None and is_sound(state.summary, window):
+            await commit(state, turn.journal, Compacted(state.step, state.summary, state.covered))
+        elif may_ask and state.summaries < MOST_ATTEMPTS and (kept_from := _kept_from(state)) is not None:
+            reply = await _summary(state, turn, kept_from)
+            if isinstance(reply, Batched | Deferred):
+                return reply
+            may_ask = reply is not None
+        elif results := _old_results(state.messages):
+            await commit(state, turn.journal, ResultsCleared(state.step, results))
         else:
             return None  # the provider says whether it still fits
     return None
@@ -62,32 +67,31 @@ def is_sound(summary: str, window: int) -> bool:
     return -1 not in positions and positions == sorted(positions) and says and len(summary) <= 3 * MOST_SUMMARY * window
 
 
-async def _summarise(state: State, turn: Turn, kept_from: int) -> Batched | Deferred | None:
+async def _summary(state: State, turn: Turn, kept_from: int) -> ModelCompleted | Batched | Deferred | None:
+    """Asks for a summary of what stands before `kept_from`; None when none can be had."""
     what = Ask("summariser", state.step, state.messages[:kept_from], SUMMARISE, tools=False, may_shrink=False)
     try:
-        reply = await ask(state, turn, what)
+        return await ask(state, turn, what)
     except BudgetError as exc:
         if exc.refusal.busy or exc.refusal.at_limit == "pause":
             raise
-        state.summaries = MOST_ATTEMPTS  # not recorded: whoever goes on meets the same limit
-        return None
     except ModelError:
-        state.summaries = MOST_ATTEMPTS
-        return None
-    return reply if isinstance(reply, Batched | Deferred) else None
+        pass
+    return None
 
 
 def _kept_from(state: State) -> int | None:
-    """Where the part begins that stays: at a reply, so that no call is parted from its result. None: nothing is old."""
-    sizes = [len(str(message["content"])) for message in state.messages]
-    budget, kept_from = KEPT * sum(sizes), None
-    for index in range(len(state.messages) - 1, state.head, -1):
+    """Where the part begins that stays: at a reply, so that no call is parted from its result. None: little is old."""
+    sizes, roles = [len(str(m["content"])) for m in state.messages], [m["role"] for m in state.messages]
+    whole, kept_from = sum(sizes), state.head
+    budget = KEPT * whole
+    for index in range(len(sizes) - 1, state.head, -1):
         budget -= sizes[index]
-        if state.messages[index]["role"] == "assistant":
-            if kept_from is not None and budget < 0:
+        if (roles[index - 1], roles[index]) == ("user", "assistant"):  # a paused reply and the next one are one
+            if kept_from > state.head and budget < 0:
                 break
             kept_from = index
-    return kept_from
+    return kept_from if sum(sizes[state.head : kept_from]) >= LEAST_OLD * whole else None
 
 
 def _old_results(messages: list[Json]) -> list[str]:

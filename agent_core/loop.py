@@ -164,7 +164,7 @@ async def _advance(state: State, turn: Turn, output: Output | None) -> Completed
     if state.step == 0 and not state.phase and (opening := turn.agent.pattern.opening(schema)):
         await commit(state, turn.journal, opening)
         return None
-    move = _ending(state) or circling(state)
+    move = _ending(state, turn.agent) or circling(state)
     if isinstance(move, Completed):
         move = _answered(state, turn.agent, output)
     if isinstance(move, StateChanged):
@@ -204,14 +204,14 @@ def _at_limit(state: State, refusal: Refusal) -> Stopped | Held | Deferred:
     return Stopped("budget_exceeded", refusal.detail, state.last_text(), refusal.unit, refusal)
 
 
-def _ending(state: State) -> Completed | Stopped | None:
+def _ending(state: State, agent: Agent) -> Completed | Stopped | None:
     """How the last reply ends the run, if it does. Every stop reason is a defined state, an unknown one too."""
     match state.stop_reason:
         case None | "pause_turn":
             return None
         case "end_turn" | "stop_sequence":
             return Completed(state.last_text() or "")
-        case "max_tokens" if state.final:
+        case "max_tokens" if state.final and state.allowed < agent.max_tokens:
             detail = "the last reply that the budget had room for reached its limit of output tokens"
             return Stopped("budget_exceeded", detail, state.last_text(), code="usd")
         case "max_tokens" | "refusal" | "model_context_window_exceeded" as reason:

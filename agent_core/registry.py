@@ -205,7 +205,7 @@ class Registry:
         return replace(result, content=text)
 
     async def _checked(self, call: ToolCall, result: ToolResult) -> ToolResult:
-        if self._after is None:
+        if self._after is None or result.pending is not None:
             return result
         try:
             changed = await _asked(self._after, call, result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent_core.registry import ToolResult, failure
-from agent_core.state import State
+from agent_core.state import REPEATS, State
 from agent_core.types import StateChanged, Stopped
 
 MOST_FAILURES = 3
@@ -11,7 +11,6 @@ WARNING = (
     "[You made the same tool call with the same arguments {times} times and got the same result each time. Doing it "
     "again will not change it. Try another way, or give the best answer you can and say what is missing.]"
 )
-REPEATS = 3
 
 
 def circling(state: State) -> StateChanged | Stopped | None:
@@ -19,11 +18,10 @@ def circling(state: State) -> StateChanged | Stopped | None:
 
     None when there is none, or none since the warning.
     """
-    repeated = state.repeated(REPEATS)
     if any(digest in state.warned for digest in state.repeated(REPEATS + 1)):
         detail = f"the same tool call was made more than {REPEATS} times with the same result, in spite of a warning"
         return Stopped("loop_detected", detail, state.last_text())
-    if repeated - state.warned:
+    if state.repeated() - state.warned:
         return StateChanged(state.phase, state.step, "loop", WARNING.format(times=REPEATS))
     return None
 

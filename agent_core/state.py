@@ -42,6 +42,8 @@ CLEARED = "[this result of {size:,} characters was taken out to make room; call 
 ATTACHED = frozenset({"image", "document"})
 RECENT_CALLS = 12
 """Among so many calls back, the same ones with the same results count as a loop."""
+REPEATS = 3
+"""So often may a call be made with the same result before the model is warned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class State:
     """The batch that it is with, if it is with one."""
     final: bool = False
     """The call last begun was told to be the last one."""
+    allowed: int = 0
+    """How many tokens its reply might have."""
     measured: Measured | None = None
     """What the provider last counted."""
     attached: int = 0
@@ -112,6 +116,8 @@ class State:
     """What the summariser last wrote and nothing was done with yet."""
     summaries: int = 0
     """How often it was asked since the conversation was last made smaller."""
+    covered: int = 0
+    """How many messages after the opening ones it was shown when it was last asked."""
 
     def __post_init__(self) -> None:
         self.size = self.attached + sum(_size(m) for m in self.messages)
@@ -142,14 +148,16 @@ class State:
     def _apply_call(self, entry: Entry) -> None:
         match entry:
             case ModelStarted():
-                self.call, self.final = entry, entry.final
+                self.call, self.final, self.allowed = entry, entry.final, entry.max_tokens
+                self.covered = entry.covers or self.covered
             case ModelSubmitted():
                 self.batch_id = entry.batch_id
             case ModelFailed():
                 self._settle(entry)
             case ModelCompleted(role="summariser"):
                 self._settle(entry)
-                self.summary = text_of({"role": "assistant", "content": entry.content})
+                whole = entry.stop_reason == "end_turn"
+                self.summary = text_of({"role": "assistant", "content": entry.content}) if whole else ""
                 self.summaries += 1
             case ModelCompleted():
                 self.step = entry.step
@@ -222,9 +230,11 @@ class State:
     def reopen(self) -> None:
         """Takes back a last reply that ended the run, so that the turn is taken again: what a retry begins with.
 
-        What was decided about calls that have not begun does not outlast the end of the run.
+        What was decided about calls that have not begun does not outlast the end of the run, nor does what was held
+        against the model and its tools.
         """
         self.decided = {}
+        self.repairs, self.failures, self.recent, self.warned = 0, Counter(), [], set()
         self.checks = {key: found for key, found in self.checks.items() if found.verdict != "block"}
         if self.stop_reason in (None, "tool_use", "pause_turn") or self.open_calls():
             return
@@ -244,8 +254,8 @@ class State:
         return texts[-1] if texts else None
 
     def last_text(self) -> str | None:
-        """The text of the newest reply that has any: the result, or the partial result."""
-        for message in reversed(self.messages):
+        """The text of the newest reply to the task that has any: the result, or the partial result."""
+        for message in reversed(self.messages[self.head :]):
             if message["role"] == "assistant" and (text := text_of(message)):
                 return text
         return None
@@ -260,6 +270,7 @@ class State:
             self.repairs += 1
         elif entry.why == "loop":
             self.warned.update(self.repeated())
+            self.recent = [told for n, told in enumerate(self.recent) if self.recent[n:].count(told) <= REPEATS]
         if entry.say:
             self.say(entry.say)
 
@@ -274,7 +285,7 @@ class State:
             hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:16],
         ]
 
-    def repeated(self, times: int = 3) -> set[str]:
+    def repeated(self, times: int = REPEATS) -> set[str]:
         """The calls that were made so often of late with the same result."""
         return {digest for digest, count in Counter(self.recent).items() if count >= times}
 
@@ -282,7 +293,7 @@ class State:
         self.task = self.task or self.messages[self.head - 1]
         said = f"\n\n[What you were last told]\n{self.instruction}" if self.instruction else ""
         head = [*self.messages[: self.head - 1], with_note([self.task], f"{SUMMARY}{entry.summary}{said}")[0]]
-        self._replace([*head, *self.messages[entry.kept_from :]])
+        self._replace([*head, *self.messages[self.head + entry.covers :]])
 
     def _clear(self, call_ids: frozenset[str]) -> None:
         self._replace([_cleared(message, call_ids) for message in self.messages])
@@ -372,8 +383,10 @@ def _fold(state: State, entries: Iterable[Entry]) -> None:
 
 
 def with_note(messages: list[Json], text: str) -> list[Json]:
-    """The messages with a text added to the last one, which is the user's; the ones given stay as they are."""
+    """The messages with a text of the user's added at the end; the ones given stay as they are."""
     *earlier, last = messages
+    if last["role"] != "user":  # a reply that paused
+        return [*messages, {"role": "user", "content": text}]
     return [*earlier, {**last, "content": [*_blocks(last), {"type": "text", "text": text}]}]
 
 

@@ -105,6 +105,8 @@ def _decide(state: State, using: Using, call: Json) -> Decision | Literal["unkno
     """What becomes of a call that has no result. One that was begun has passed the approver before."""
     if call["id"] in state.intents:
         return "unknown" if _is_unknown(state, using.registry, call) else "run"
+    if state.final or not state.tools:
+        return "deny"  # the model was told that no call would be made
     if ruling := state.decided.get(call["id"]):
         return "run" if ruling.decision == "approve" and ruling.answer is None else "deny"
     return using.approver.decide(call["name"], call["input"], using.registry.effect(call["name"]), call["id"])

@@ -121,19 +121,20 @@ async def ask(state: State, turn: Turn, what: Ask) -> ModelCompleted | Batched |
     else `Journal.record` raises.
     """
     targets = turn.agent.targets(what.role)
-    put_off = Deferred(turn.backoff.deferral, "circuit_open", "no target takes calls at present")
+    put_off: Deferred | None = None
     for number, target in enumerate(targets):
         more = number < len(targets) - 1
         try:
             found = await _ask_target(state, turn, what, target, chained=len(targets) > 1)
         except ModelError as exc:
-            if not (more and exc.code in ELSEWHERE):
+            if exc.code not in ELSEWHERE or not (more or put_off):
                 raise
             continue
         if not isinstance(found, Deferred):
             return found
-        if found.code != "circuit_open":
+        if put_off is None or found.code != "circuit_open":
             put_off = found
+    assert put_off is not None  # there is a target, and each gives a reply, is put off or raises
     return put_off
 
 
@@ -174,7 +175,7 @@ async def _ask_target(
 async def _attempt(state: State, turn: Turn, what: Ask, target: Target) -> ModelCompleted | Batched:
     started = state.submitted or await _reserve(state, turn, what, target)
     model = turn.model(Target(started.model, started.server))
-    draft = Draft(on_text=lambda delta: turn.events.text(started.step, delta))
+    draft = Draft() if started.role == "summariser" else Draft(on_text=lambda said: turn.events.text(started.step, said))
     begun = time.monotonic()
     try:
         failpoint("after_reserve")
@@ -244,6 +245,7 @@ def _call(state: State, turn: Turn, what: Ask, target: Target, max_tokens: int, 
         role=what.role,
         final=final,
         server=target.server,
+        covers=len(what.messages) - state.head if what.role == "summariser" else 0,
     )
 
 

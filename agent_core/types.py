@@ -121,6 +121,8 @@ class ModelStarted:
     """The limits leave room for no further call like it: the model was told to conclude."""
     server: str = ""
     """Which server was asked, by its name in the settings; empty for the worker's own."""
+    covers: int = 0
+    """Of a summary: how many messages after the opening ones it is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,13 +258,13 @@ class StateChanged:
 class Compacted:
     """The conversation's middle was replaced by a summary of it.
 
-    `kept_from` is the index of the first message that stays after the opening ones.
+    `covers` is how many messages after the opening ones gave way.
     """
 
     TYPE: ClassVar[str] = "context.compacted"
     step: int
     summary: str
-    kept_from: int
+    covers: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import typer
 
 from cli.errors import UsageError
+from cli.invocation import command
 from cli.options import AsJson, DataDir
 
 Tenant = Annotated[str | None, typer.Option("--tenant", help="Another tenant; for the bootstrap key alone.")]
@@ -125,29 +126,35 @@ def show_agent(
 @agents.command("accept-tools")
 def accept_tools(
     server: Annotated[str, typer.Argument(metavar="SERVER", help="The MCP server's name, as agents call it.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    seen: Annotated[
+        str | None,
+        typer.Option("--seen", metavar="FINGERPRINT", help="Accept these. Without it they are shown, with theirs."),
+    ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Accept the tools that an MCP server has changed; without --yes, see them first and be asked."""
+    """Show the tools that an MCP server has changed, or accept what was shown."""
     from cli import output
     from cli.session import call
 
-    page = call(data_dir, lambda client: client.get("/v1/mcp"))
-    found = next((known for known in page["data"] if known["name"] == server), None)
-    if found is None:
-        names = ", ".join(known["name"] for known in page["data"]) or "none"
-        raise UsageError(f"no worker has seen an MCP server {server!r}; there are: {names}")
-    changes = found["changes"]
-    for change in changes:
-        output.say(f"{change['change']}: {change['tool']}")
-        for side in ("pinned", "seen"):
-            output.say(f"  {side}: {output.one_line(change[side], 2000)}")
-    if changes and not yes:
-        typer.confirm("Accept them?", abort=True, err=True)
-    path, body = f"/v1/mcp/{quote(server, safe='')}/accept", {"seen": found["seen"]}
-    accepted = call(data_dir, lambda client: client.put(path, body))
+    if seen is not None:
+        path = f"/v1/mcp/{quote(server, safe='')}/accept"
+        found = call(data_dir, lambda client: client.put(path, {"seen": seen}))
+    else:
+        page = call(data_dir, lambda client: client.get("/v1/mcp"))
+        servers = {known["name"]: known for known in page["data"]}
+        if server not in servers:
+            names = ", ".join(servers) or "none"
+            raise UsageError(f"no worker has seen an MCP server {server!r}; there are: {names}")
+        found = servers[server]
     if as_json:
-        output.print_json(accepted)
+        output.print_json(found)
         return
-    output.line(f"{server}: {len(changes)} changes accepted" if changes else f"{server}: nothing had changed")
+    for change in found["changes"]:
+        shown = {side: output.one_line(change[side], 2000) for side in ("pinned", "seen") if change[side]}
+        output.print_fields([(change["change"], change["tool"]), *shown.items()])
+    if found["changes"]:
+        accepting = command(f"agents accept-tools {server} --seen {found['seen']}")
+        output.say(f"accept them: {accepting}")
+    else:
+        output.line(f"{server}: its {len(found['tools'])} tools are accepted as they are")

@@ -12,12 +12,14 @@ from jobs.errors import ConflictError, InvalidError, NotFoundError
 from jobs.journal import Line
 from jobs.link import milliseconds
 from jobs.ports import Store
-from jobs.records import Job, budget_fields
+from jobs.records import DamagedRecordError, Job, budget_fields
 from jobs.store import Idempotency, Submitted
 
 ROUNDS = 5
 """A job that moves between our look and our script is looked at again, this often at most."""
-COPIED = frozenset({"model.completed", "tool.requested", "tool.completed"})
+COPIED = frozenset(
+    {"model.completed", "tool.requested", "tool.completed", "state.changed", "context.compacted", "context.cleared"}
+)
 FORK_CHANGES = frozenset({"priority", "tags", "metadata", "user", "run_at", "expires_at", "submitted_by"})
 
 
@@ -42,9 +44,9 @@ async def cancel(store: Store, tenant: str, job_id: str) -> Job:
 
 
 async def cancel_children(store: Store, job: Job) -> None:
-    """Ends what a job that has ended has started, and what that has started."""
+    """Ends what a job that has ended has started, and what that has started. Who dies over it leaves it to a reaper."""
     for child_id in await store.children(job.id):
-        with suppress(ConflictError, NotFoundError):
+        with suppress(ConflictError, NotFoundError, DamagedRecordError):
             await cancel(store, job.tenant, child_id)
 
 
@@ -115,11 +117,11 @@ async def fork(
     seed = _seed(lines, at)
     if message is not None:
         seed.append(("user.message", {"text": message}))
-    elif at and _answered(lines, at):
+    elif at and _answered(*seed[-1]):
         raise InvalidError(f"step {at} is a final answer; give a `message` to go on from it", code="message_needed")
     known = {k: v for k, v in changes.items() if k in FORK_CHANGES | {"input"}}
     spec = replace(source.spec, session_id=None, run_at=None, expires_at=None, **known)
-    spec = replace(spec, forked_from={"job_id": job_id, "step": at})
+    spec = replace(spec, forked_from={"job_id": job_id, "step": at}, parent_id=None, ancestors=[], ancestor_agents=[])
     limits: Budget = source.budget.override(budget or {})
     return await store.submit(tenant, spec, limits, idempotency=idempotency, seed=seed)
 
@@ -127,6 +129,7 @@ async def fork(
 def _seed(lines: list[Line], at: int) -> list[tuple[str, Json]]:
     """The entries of the first `at` steps. An intent without a result is left out: its call has not been made here."""
     kept = [line for line in lines if line.type in COPIED | {"user.message"} and line.data.get("step", 0) <= at]
+    kept = [line for line in kept if line.type != "state.changed" or (at and "why" in line.data)]
     end = max((line.position for line in kept if line.type in COPIED), default=(0, 0))
     done = {line.data["call_id"] for line in kept if line.type == "tool.completed"}
     return [
@@ -137,9 +140,10 @@ def _seed(lines: list[Line], at: int) -> list[tuple[str, Json]]:
     ]
 
 
-def _answered(lines: list[Line], at: int) -> bool:
-    replies = [line for line in lines if line.type == "model.completed" and line.data["step"] == at]
-    return bool(replies) and replies[-1].data["stop_reason"] not in ("tool_use", "pause_turn")
+def _answered(type_: str, data: Json) -> bool:
+    """Whether an entry is a reply after which nothing follows by itself."""
+    reply = type_ == "model.completed" and data.get("role") != "summariser"
+    return reply and data["stop_reason"] not in ("tool_use", "pause_turn")
 
 
 async def _moved(store: Store, job: Job, action: str, stop_reason: str | None = None) -> bool:

@@ -114,7 +114,8 @@ class FleetBreakers:
     async def refresh(self, link: RedisLink) -> None:
         """Takes over what the fleet knows, and renews the leases of this process's probes. Raises UnavailableError."""
         for target, probe in list(self._probes.items()):
-            if probe.task.done() or not (await self._ask(link, target, probe))[0]:  # it ended without a word of the call
+            # a task that is done ended without a word of its call
+            if probe.task.done() or not (await self._ask(link, target, probe))[0]:
                 self._probes.pop(target, None)
         self._view = await read(link)
 

@@ -110,7 +110,7 @@ def _list(call_ids: Sequence[str]) -> str:
 def _last_text(lines: Sequence[Line]) -> str | None:
     """The text of the agent's newest reply that has any."""
     for line in reversed(lines):
-        if line.type == "model.completed":
+        if line.type == "model.completed" and line.data.get("role") != "summariser":
             said = "".join(block["text"] for block in line.data["content"] if block.get("type") == "text")
             if said.strip():
                 return said

@@ -15,7 +15,7 @@ from jobs.journal import FIRST, Line
 from jobs.money import NO_MONEY, Money
 from jobs.queue import FROM_THE_START, MOST_OVERDUE, Claim, Overdue, PassOver
 from jobs.records import Job, JobSpec
-from jobs.store import Attempt, Hold, Idempotency, Moved, Submitted
+from jobs.store import Attempt, Child, Hold, Idempotency, Moved, Submitted
 
 
 class TicketQueue(Protocol):
@@ -77,7 +77,7 @@ class Store(Protocol):
         *,
         idempotency: Idempotency | None = None,
         seed: Sequence[tuple[str, Json]] = (),
-        child_id: str | None = None,
+        child: Child | None = None,
     ) -> Submitted: ...
 
     async def children(self, job_id: str) -> list[str]: ...

@@ -91,12 +91,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """What a sweep found, by job id; `lost` are (job id, token, queue) of leases that have ended."""
+    """What a sweep found, by job id; `lost` are (job id, token, queue) of leases that have ended, `orphans` jobs that
+    have ended before all of their children have.
+    """
 
     due: list[str]
     expired: list[str]
     unticketed: list[str]
     lost: list[tuple[str, str, str]]
+    orphans: list[str]
 
 
 class PassOver(NamedTuple):
@@ -199,12 +202,15 @@ class Tickets:
     async def overdue(
         self, *, most: int = MOST_OVERDUE, unticketed_ms: int = 10_000, skip: PassOver = FROM_THE_START
     ) -> Overdue:
-        """What is due, expired, queued for long, or held by a lease that has ended, at most `most` of each."""
-        sweep_keys = [keys.DUE, keys.EXPIRING, keys.QUEUED, keys.RQ_QUEUES]
+        """What is due, expired, queued for long, held by a lease that has ended, or has left children behind; at most
+        `most` of each.
+        """
+        sweep_keys = [keys.DUE, keys.EXPIRING, keys.QUEUED, keys.RQ_QUEUES, keys.ORPHANS]
         args: list[Arg] = [LEASE_MARGIN, most, unticketed_ms, keys.RQ_WIP_PREFIX, keys.RQ_QUEUE_PREFIX, *skip]
-        due, expired, unticketed, lost = await self._link.script(script("overdue"), sweep_keys, args, patient=False)
+        found = await self._link.script(script("overdue"), sweep_keys, args, patient=False)
+        due, expired, unticketed, lost, orphans = found
         held = [(*member.decode().split(":", 1), queue.decode()) for member, queue in lost]
-        return Overdue(_texts(due), _texts(expired), _texts(unticketed), held)
+        return Overdue(_texts(due), _texts(expired), _texts(unticketed), held, _texts(orphans))
 
     async def set_aside(self, job_id: str, token: str = "", queue: str = "") -> None:
         """Keeps a job whose record cannot be read for a person, out of the way of all others.

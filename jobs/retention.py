@@ -99,6 +99,8 @@ class Retention:
                 keys.UNNAMED,
                 keys.job_approvals(job_id),
                 keys.approvals(tenant),
+                keys.children(job_id),
+                keys.ORPHANS,
                 *map(keys.file, files),
             ],
             [job_id, self._keep_ms, status, len(artifacts), keys.APPROVAL_PREFIX, *files],

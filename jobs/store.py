@@ -44,6 +44,14 @@ class Idempotency:
 
 
 @dataclass(frozen=True, slots=True)
+class Child:
+    """The id of a job that is made once, and the token of the parent's attempt that makes it."""
+
+    id: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Submitted:
     """The job of a submission; `replayed` when an earlier one with the same idempotency key made it."""
 
@@ -100,15 +108,15 @@ class JobStore:
         *,
         idempotency: Idempotency | None = None,
         seed: Sequence[tuple[str, Json]] = (),
-        child_id: str | None = None,
+        child: Child | None = None,
     ) -> Submitted:
         """Writes the job and pushes its ticket. Returns only after Redis has both.
 
-        `seed` are journal entries that a fork starts with. `child_id` is the id of a child job, which is made once and
-        noted in its parent's journal. Raises IdempotencyError when the key was used with another
-        body, StoppedError when a kill switch is on.
+        `seed` are journal entries that a fork starts with. A `child` is noted in its parent's journal. Raises
+        IdempotencyError when the key was used with another body, StoppedError when a kill switch is on,
+        StaleAttemptError when the attempt that makes a child does not own the parent any more.
         """
-        job_id = child_id or new_id("job")
+        job_id = child.id if child else new_id("job")
         parent = spec.parent_id or job_id
         status: Status = "scheduled" if spec.run_at is not None else "queued"
         fields = record_fields(job_id, tenant, spec, budget)
@@ -147,8 +155,9 @@ class JobStore:
                 first,
                 json.dumps(spec.files),
                 json.dumps(switches_of(tenant, spec)),
-                dump({"job_id": job_id, "agent": spec.agent}) if child_id else "",
+                dump({"job_id": job_id, "agent": spec.agent}) if child else "",
                 keys.channel(parent),
+                child.token if child else "",
                 len(fields) // 2,
                 *fields,
                 *lines,
@@ -161,6 +170,8 @@ class JobStore:
         (verdict, known, *more), *_ = await asyncio.gather(written, pushed, known_tenant, self._replicated())
         if verdict == b"created":
             return Submitted(Job(job_id, tenant, spec, budget, status, int(more[0])))
+        if verdict == b"stale":
+            raise StaleAttemptError(f"job {parent} has been handed to another attempt")
         if verdict == b"killed":
             raise Switch.parse(known, more[0]).refusal()
         return await self._replayed(tenant, known, same=verdict == b"replayed")
@@ -305,6 +316,7 @@ class JobStore:
                 keys.journal(parent),
                 keys.children(parent),
                 keys.children(job.id),
+                keys.ORPHANS,
             ],
             [
                 job.id,

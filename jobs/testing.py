@@ -23,7 +23,7 @@ from jobs.money import NO_MONEY, Money
 from jobs.queue import CLAIM, FROM_THE_START, MOST_OVERDUE, Claim, Overdue, PassOver, queue_name, side_queue
 from jobs.records import Job, JobSpec, new_id, record_fields
 from jobs.status import ENDED, TRANSITIONS, Status, refusal
-from jobs.store import IDEMPOTENCY_SECONDS, TO_THE_FRONT, Attempt, Hold, Idempotency, Moved, Submitted
+from jobs.store import IDEMPOTENCY_SECONDS, TO_THE_FRONT, Attempt, Child, Hold, Idempotency, Moved, Submitted
 from jobs.testing_approvals import MemoryApprovals
 from jobs.testing_shelf import Clock, Record, Shelf
 
@@ -103,7 +103,7 @@ class MemoryTickets:
         unticketed = _until(shelf.queued, now - unticketed_ms)[skip.unticketed :][:most]
         ended = [(*member.split(":"), queue) for (queue, member), end in shelf.leases.items() if end < now]
         lost = [(job_id, token, queue) for job_id, token, queue in ended[:most]]
-        return Overdue(due, expired, unticketed, lost)
+        return Overdue(due, expired, unticketed, lost, sorted(shelf.orphans)[:most])
 
     async def set_aside(self, job_id: str, token: str = "", queue: str = "") -> None:
         self._shelf.dead_letters.add(job_id)
@@ -149,13 +149,15 @@ class MemoryStore:
         *,
         idempotency: Idempotency | None = None,
         seed: Sequence[tuple[str, Json]] = (),
-        child_id: str | None = None,
+        child: Child | None = None,
     ) -> Submitted:
-        if child_id is not None and (made := self.shelf.job(child_id)) is not None:
+        if child is not None and (made := self.shelf.job(child.id)) is not None:
             return Submitted(made.as_submitted(), replayed=True)
+        if child is not None and self.shelf.records.get(spec.parent_id or "", {}).get("token") != child.token:
+            raise StaleAttemptError(f"job {spec.parent_id} has been handed to another attempt")
         if idempotency is not None and (first := await self.earlier(tenant, idempotency)) is not None:
             return first
-        shelf, job_id = self.shelf, child_id or new_id("job")
+        shelf, job_id = self.shelf, child.id if child else new_id("job")
         shelf.switches.require_none(tenant, spec)
         now = shelf.clock()
         status: Status = "scheduled" if spec.run_at is not None else "queued"
@@ -165,9 +167,8 @@ class MemoryStore:
         forked = {"forked_from": spec.forked_from} if spec.forked_from else {}
         for type_, data in (("job.queued", {"status": status, **forked}), *seed):
             shelf.append(job_id, type_, data)
-        if child_id is not None and spec.parent_id is not None:
-            shelf.children.setdefault(spec.parent_id, set()).add(job_id)
-            shelf.tell_parent(spec.parent_id, "child.started", {"job_id": job_id, "agent": spec.agent})
+        if child is not None and spec.parent_id is not None:
+            shelf.join_parent(spec.parent_id, job_id, {"job_id": job_id, "agent": spec.agent})
         if idempotency is not None:
             forget = now + IDEMPOTENCY_SECONDS * 1000
             self._keys[tenant, idempotency.digest] = (forget, idempotency.fingerprint, job_id)
@@ -251,7 +252,7 @@ class MemoryStore:
         if for_children and open_children:
             record["awaits_children"] = "1"
         following = self._arrive(job.id, record, entry, 0 if for_children and not open_children else due_ms)
-        if transition.ends and (parent := shelf.part_from(job, transition.target)):
+        if parent := shelf.end(job, transition.target) if transition.ends else shelf.go_on(job, status):
             await self.undefer(parent)
             await self.release(parent)
         if transition.target == "queued":

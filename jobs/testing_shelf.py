@@ -11,6 +11,7 @@ from agent_core.types import Json
 from jobs.journal import Line, dump
 from jobs.queue import CLAIM
 from jobs.records import Job, parse_record
+from jobs.status import ENDED
 from jobs.testing_money import MemoryAccounts
 from jobs.testing_switches import MemorySwitches
 
@@ -37,6 +38,7 @@ class Shelf:
     held: dict[str, int | None] = field(default_factory=dict)
     dead_letters: set[str] = field(default_factory=set)
     children: dict[str, set[str]] = field(default_factory=dict)
+    orphans: set[str] = field(default_factory=set)
     switches: MemorySwitches = field(init=False)
     accounts: MemoryAccounts = field(init=False)
 
@@ -63,17 +65,32 @@ class Shelf:
 
     def tell_parent(self, parent: str, type_: str, data: Json) -> None:
         """Notes in a parent's journal what became of a child."""
-        if parent in self.records:
+        if "ended_ms" not in self.records.get(parent, {"ended_ms": ""}):
             self.append(parent, type_, data, self.records[parent].get("attempt", 0))
 
-    def part_from(self, job: Job, status: str) -> str | None:
+    def join_parent(self, parent: str, job_id: str, data: Json) -> None:
+        """Counts a job among the children that its parent has to wait for."""
+        self.children.setdefault(parent, set()).add(job_id)
+        self.tell_parent(parent, "child.started", data)
+
+    def go_on(self, job: Job, status: str) -> None:
+        """Undoes what the end of a job was: its children are no orphans, and its parent has one more to wait for."""
+        self.orphans.discard(job.id)
+        if status in ENDED and job.spec.parent_id in self.records:
+            self.join_parent(job.spec.parent_id, job.id, _told(job, "queued"))
+
+    def end(self, job: Job, status: str) -> str | None:
         """Takes an ended job off its parent; returns the parent when it waited for this child alone."""
+        if self.children.get(job.id):
+            self.orphans.add(job.id)
         parent = job.spec.parent_id or ""
         siblings = self.children.get(parent, set())
         if job.id not in siblings:
             return None
         siblings.remove(job.id)
-        self.tell_parent(parent, "child.completed", {"job_id": job.id, "agent": job.spec.agent, "status": status})
+        self.tell_parent(parent, "child.completed", _told(job, status))
+        if not siblings:
+            self.orphans.discard(parent)
         return parent if not siblings and "awaits_children" in self.records.get(parent, {}) else None
 
     def line_of(self, record: Record) -> list[str]:
@@ -95,3 +112,8 @@ class Shelf:
     def lease_end(self, seconds: int) -> int:
         """When a lease that begins now ends; Redis counts from the beginning of the second."""
         return (self.clock() // 1000 + seconds) * 1000
+
+
+def _told(job: Job, status: str) -> Json:
+    """What a parent's journal says of a child's end, or of its undoing."""
+    return {"job_id": job.id, "agent": job.spec.agent, "status": status}

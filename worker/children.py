@@ -10,7 +10,7 @@ from agent_core.types import Json, is_amount, usd
 from jobs.agents import AgentCatalogue
 from jobs.errors import NotFoundError, StoppedError
 from jobs.records import Job, JobSpec
-from jobs.store import JobStore
+from jobs.store import Child, JobStore
 
 DEEPEST = 5
 """So many jobs may stand above one: an agent that delegates to itself must end."""
@@ -48,6 +48,7 @@ class ChildJobs:
         spec = JobSpec(
             agent=found.name,
             input=task,
+            files=above.files,
             agent_version=found.version,
             pool=found.pool,
             priority=above.priority,
@@ -57,7 +58,7 @@ class ChildJobs:
         ).under(self._parent)
         budget = found.budget if limit is None else found.budget.override({"usd": limit})
         try:
-            await self._store.submit(self._parent.tenant, spec, budget, child_id=child_id)
+            await self._store.submit(self._parent.tenant, spec, budget, child=Child(child_id, self._parent.token))
         except StoppedError as exc:
             raise ToolError(str(exc), code="stopped", retryable=True) from exc
 

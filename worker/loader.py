@@ -12,9 +12,11 @@ from types import ModuleType
 
 from agent_core.agent import Agent
 from agent_core.approvals import rebuilt as rebuilt_rules
+from agent_core.delegation import NAME as DELEGATE
 from agent_core.errors import DefinitionError
 from agent_core.guardrails import rebuilt as rebuilt_checks
 from agent_core.mcp import McpServer
+from agent_core.patterns import rebuilt as rebuilt_pattern
 from agent_core.tools import Tool
 from agent_core.types import Budget, Json
 from jobs.agents import Published
@@ -82,10 +84,15 @@ def rebuild(definition: Json, local: Agent, remote: Remote | None = None) -> Age
     by_name = {t.name: t for t in local.tools}
     try:
         by_name |= {item["name"]: remote(item) for item in definition["tools"] if remote and "pin" in item}
-        pinned = [replace(by_name[item["name"]], **item) for item in definition["tools"]]
+        own = [item for item in definition["tools"] if item["name"] != DELEGATE or not definition.get("agents")]
+        pinned = [replace(by_name[item["name"]], **item) for item in own]
         definition = {**definition, "mcp": [McpServer.from_json(item) for item in definition.get("mcp", [])]}
         definition = {**definition, "approvals": rebuilt_rules(definition.get("approvals", {}), local.approvals)}
         definition = {**definition, "guardrails": rebuilt_checks(definition.get("guardrails", []), local.guardrails)}
+        if "pattern" in definition:
+            definition = {**definition, "pattern": rebuilt_pattern(definition["pattern"], local.pattern)}
+        if local.answers is not None and definition.get("output") == local.answers.schema:
+            definition = {**definition, "output": local.output}  # a Pydantic model checks more than its schema says
         return Agent(**{**definition, "budget": Budget(**definition["budget"]), "tools": pinned})
-    except (KeyError, TypeError, DefinitionError):
+    except (KeyError, TypeError, ValueError, DefinitionError):
         return None

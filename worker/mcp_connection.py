@@ -81,7 +81,7 @@ class Connection:
         try:
             return await self._call(exposed, arguments, pin)
         except asyncio.CancelledError:
-            self._look.set()  # it may hang
+            pass
             raise
         except MCPError as exc:
             raise self._explained(exc, repeatable) from exc

@@ -1,5 +1,5 @@
-"""Rescues jobs: of workers that are gone, without a ticket, due, or past their expiry. Every worker runs one; for each
-job exactly one of them wins, for each move is decided inside Redis.
+"""Rescues jobs: of workers that are gone, without a ticket, due, or past their expiry; and ends the children that
+ended jobs left behind. Every worker runs one; for each job exactly one wins, for each move is decided inside Redis.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import redis
 import structlog
 
 from agent_core.failpoints import failpoint
+from jobs.actions import cancel_children
 from jobs.errors import ConflictError, JobsError, NotFoundError, StaleAttemptError, UnavailableError
 from jobs.ports import Store
 from jobs.queue import FROM_THE_START, MOST_OVERDUE, Overdue, PassOver
@@ -60,6 +61,8 @@ class Reaper:
             await self._quietly(self._due(job_id), job_id)
         for job_id in found.expired:
             await self._quietly(self._expire(job_id), job_id)
+        for job_id in found.orphans:
+            await self._quietly(self._end_children(job_id), job_id)
         self._sweeps += 1
         looks_for_tickets = self._sweeps % TICKET_CHECK == 0
         if looks_for_tickets:
@@ -131,6 +134,9 @@ class Reaper:
         if job.status != "running":
             error = {"code": "expired", "message": "the job was not started before its expires_at"}
             await self._store.move(job, "expire", {"stop_reason": "expired", "error": error}, stop_reason="expired")
+
+    async def _end_children(self, job_id: str) -> None:
+        await cancel_children(self._store, await self._store.get(None, job_id))
 
     async def _release(self, job_id: str) -> None:
         if await self._store.release(job_id):

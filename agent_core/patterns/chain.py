@@ -16,7 +16,7 @@ class Chain:
     steps: tuple[str, ...]
 
     def __init__(self, steps: list[str] | tuple[str, ...]) -> None:
-        if not steps or not all(isinstance(step, str) and step.strip() for step in steps):
+        if not steps or isinstance(steps, str) or not all(isinstance(step, str) and step.strip() for step in steps):
             raise ValueError(f"Chain: steps is {steps!r}; expected a list of texts")
         object.__setattr__(self, "steps", tuple(steps))
 

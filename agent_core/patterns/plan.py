@@ -15,16 +15,19 @@ VALIDATE = (
     "Check the final answer above against the task, as a strict reviewer who did not write it. Say whether it is "
     "complete and right, and list each problem that must be mended."
 )
+LOOK = " Do not take its word for it: use the tools to see for yourself, and change nothing."
 REPLAN = "The answer was checked and did not pass:\n{problems}\n\nWrite a new short numbered plan that mends this."
 
 
 @dataclass(frozen=True)
 class PlanExecuteValidate:
     """The planner plans, the executor works with the tools, the validator checks. After `replans` new plans that did
-    not pass either, the job ends with `validation_failed` and keeps the last answer.
+    not pass either, the job ends with `validation_failed` and keeps the last answer. With `validator_tools` the
+    validator has the agent's tools too.
     """
 
     replans: int = 2
+    validator_tools: bool = False
 
     def opening(self, schema: Json | None) -> StateChanged | None:
         return StateChanged("planning", why="phase", say=PLAN, role="planner", tools=False)
@@ -34,7 +37,8 @@ class PlanExecuteValidate:
             case "planning":
                 return StateChanged("executing", state.step, "phase", EXECUTE, expects=schema)
             case "executing":
-                return StateChanged("validating", state.step, "phase", VALIDATE, "validator", False, VERDICT)
+                say = VALIDATE + LOOK if self.validator_tools else VALIDATE
+                return StateChanged("validating", state.step, "phase", say, "validator", self.validator_tools, VERDICT)
         verdict = verdict_of(answer)
         if verdict.ok:
             return Completed(state.answers["executing"])
@@ -45,4 +49,5 @@ class PlanExecuteValidate:
         return StateChanged("planning", state.step, "phase", say, "planner", tools=False)
 
     def definition(self) -> Json:
-        return {"name": "plan_execute_validate", "replans": self.replans}
+        later = {"validator_tools": True} if self.validator_tools else {}
+        return {"name": "plan_execute_validate", "replans": self.replans, **later}

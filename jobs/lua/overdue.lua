@@ -1,9 +1,10 @@
 -- overdue: what a sweep has to look at, by the clock of Redis.
--- KEYS  1 DUE  2 EXPIRING  3 QUEUED  4 rq queues
+-- KEYS  1 DUE  2 EXPIRING  3 QUEUED  4 rq queues  5 ORPHANS
 -- ARGV  1 lease margin in seconds  2 most of each  3 ms that a queued job may be without a ticket before it is looked at
 --       4 prefix of rq wip  5 prefix of rq queue  6 how many of the due to pass over  7 of the expired
 --       8 of the long queued
--- returns {due job ids, expired job ids, long queued job ids, pairs of member whose lease has ended and queue}
+-- returns {due job ids, expired job ids, long queued job ids, pairs of member whose lease has ended and queue,
+--          ended job ids with children that have not}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ended = {}
@@ -19,4 +20,5 @@ return {
   redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', ARGV[7], ARGV[2]),
   redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[3], 'LIMIT', ARGV[8], ARGV[2]),
   ended,
+  redis.call('SRANDMEMBER', KEYS[5], ARGV[2]),
 }

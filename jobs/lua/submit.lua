@@ -8,9 +8,10 @@
 --       5 due time in ms (0 for none)  6 expiry time in ms (0 for none)  7 '1' when the job takes its place in a session now
 --       8 data of the first entry  9 the job's files, as FILES has them (JSON list)
 --       10 kill switches that could stop it (JSON list)  11 what the parent's journal says of it ('' without a parent)
---       12 the parent's channel  13 number of record fields n, then n pairs of field and value, then triples of type, attempt, data: entries that the new job starts with (a fork), then each blob's content
+--       12 the parent's channel  13 token of the parent's attempt  14 number of record fields n, then n pairs of field and value, then triples of type, attempt, data: entries that the new job starts with (a fork), then each blob's content
 -- A child that is there already, by its id, is not made again.
 -- returns {'created', job id, ms} | {'replayed', first job id} | {'conflict', first job id}
+--       | {'stale', job id} the attempt that would start the child does not own the parent any more
 --       | {'killed', the kill switch that stops it, its state as JSON}
 if ARGV[3] ~= '' then
   local first = redis.call('HMGET', KEYS[3], 'job_id', 'fingerprint')
@@ -18,7 +19,10 @@ if ARGV[3] ~= '' then
     return { first[2] == ARGV[3] and 'replayed' or 'conflict', first[1] }
   end
 end
-if ARGV[11] ~= '' and redis.call('EXISTS', KEYS[1]) == 1 then return { 'replayed', ARGV[1] } end
+if ARGV[11] ~= '' then
+  if redis.call('EXISTS', KEYS[1]) == 1 then return { 'replayed', ARGV[1] } end
+  if redis.call('HGET', KEYS[13], 'token') ~= ARGV[13] then return { 'stale', ARGV[1] } end
+end
 local stopped, state = switched_on(KEYS[12], cjson.decode(ARGV[10]))
 if state then return { 'killed', stopped[1], state } end
 if ARGV[3] ~= '' then
@@ -27,8 +31,8 @@ if ARGV[3] ~= '' then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local files, fields = cjson.decode(ARGV[9]), tonumber(ARGV[13])
-redis.call('HSET', KEYS[1], 'status', ARGV[2], 'created_ms', now, unpack(ARGV, 14, 13 + 2 * fields))
+local files, fields = cjson.decode(ARGV[9]), tonumber(ARGV[14])
+redis.call('HSET', KEYS[1], 'status', ARGV[2], 'created_ms', now, unpack(ARGV, 15, 14 + 2 * fields))
 for i, id in ipairs(files) do
   if redis.call('EXISTS', KEYS[15 + i]) == 1 then redis.call('HINCRBY', KEYS[15 + i], 'jobs', 1) end
   redis.call('ZREM', KEYS[11], id)
@@ -41,7 +45,7 @@ for i = first_blob, #KEYS do
   redis.call('HSETNX', KEYS[i], 'data', ARGV[blobs + i - first_blob + 1])
 end
 redis.call('XADD', KEYS[2], '*', 't', 'job.queued', 'a', 0, 'd', ARGV[8])
-for i = 14 + 2 * fields, blobs, 3 do
+for i = 15 + 2 * fields, blobs, 3 do
   redis.call('XADD', KEYS[2], '*', 't', ARGV[i], 'a', ARGV[i + 1], 'd', ARGV[i + 2])
 end
 redis.call('ZADD', KEYS[4], now, ARGV[1])
@@ -51,7 +55,7 @@ if ARGV[5] ~= '0' then redis.call('ZADD', KEYS[6], ARGV[5], ARGV[1]) end
 if ARGV[6] ~= '0' then redis.call('ZADD', KEYS[7], ARGV[6], ARGV[1]) end
 if ARGV[11] ~= '' then
   redis.call('SADD', KEYS[15], ARGV[1])
-  redis.call('XADD', KEYS[14], '*', 't', 'child.started', 'a', redis.call('HGET', KEYS[13], 'attempt') or 0, 'd', ARGV[11])
+  redis.call('XADD', KEYS[14], '*', 't', 'child.started', 'a', redis.call('HGET', KEYS[13], 'attempt'), 'd', ARGV[11])
   redis.call('PUBLISH', ARGV[12], '')
 end
 if ARGV[7] == '1' then redis.call('RPUSH', KEYS[8], ARGV[1]) end

@@ -8,13 +8,14 @@
 --       11 rq wip  12 rq execution  13 rq executions  14 rq job  15 rq registry of the ending that is made or undone
 --       16 ENDED  17 job's blobs  18 blob that the event's data refers to (any key when it refers to none)  19 HELD
 --       20 record, 21 journal and 22 open children of the parent (any keys when it has none)  23 its own open children
+--       24 ORPHANS
 -- ARGV  1 job id  2 sources (JSON object)  3 target  4 ended statuses (JSON object)  5 event type  6 event data
 --       7 channel  8 token of the attempt ('' for none)  9 '1': only when the lease has ended  10 lease margin (s)
 --       11 due time in ms (0 for none; negative: that many ms from now)  12 stop reason ('' for none)
 --       13 '1': count a lost worker  14 the status that KEYS[8] was made for  15 stats field of an ending ('' for none)
 --       16 the blob's content ('' for none)  17 names for money.lua (JSON)
 --       18 the budget that holds the job ('' for none)  19 ms until which it does (+inf: no end)
---       20 the parent's id ('' for none)  21 the parent's channel  22 what the parent's journal says of an ending
+--       20 the parent's id ('' for none)  21 the parent's channel  22 what the parent's journal says of an ending, or its undoing
 --       23 '1': it waits for its children  24 what the job asks of people (JSON list of `id`, `ms`, `text`;
 --       '' for nothing)  25 names for approvals.lua (JSON)  26.. pairs of record field and value
 -- returns {'moved', id of the entry, next job of the session or '', 1: a cancel that was asked for is still to be made,
@@ -71,6 +72,7 @@ if ended[status] then
   redis.call('ZREM', KEYS[15], ARGV[1])
   redis.call('ZREM', KEYS[16], ARGV[1])
   redis.call('ZADD', KEYS[6], record[6], ARGV[1])
+  redis.call('SREM', KEYS[24], ARGV[1])
 end
 
 if ARGV[16] ~= '' then
@@ -100,6 +102,16 @@ if known then
 end
 
 local following, orphans, reunited = '', 0, ''
+local parent = ARGV[20] ~= '' and redis.call('HMGET', KEYS[20], 'attempt', 'awaits_children', 'ended_ms') or {}
+local function tell_parent(type)
+  if not parent[1] or parent[3] then return end
+  redis.call('XADD', KEYS[21], '*', 't', type, 'a', parent[1], 'd', ARGV[22])
+  redis.call('PUBLISH', ARGV[21], '')
+end
+if ended[status] and parent[1] then
+  redis.call('SADD', KEYS[22], ARGV[1])
+  tell_parent('child.started')
+end
 if target == 'queued' then
   redis.call('ZADD', KEYS[3], now, ARGV[1])
   local due = tonumber(ARGV[11])
@@ -120,15 +132,15 @@ elseif ended[target] then
     following = redis.call('LINDEX', KEYS[9], 0) or ''
   end
   orphans = redis.call('SCARD', KEYS[23])
+  if orphans > 0 then redis.call('SADD', KEYS[24], ARGV[1]) end
   if ARGV[20] ~= '' and redis.call('SREM', KEYS[22], ARGV[1]) == 1 then
-    local parent = redis.call('HMGET', KEYS[20], 'attempt', 'awaits_children')
-    if parent[1] then
-      redis.call('XADD', KEYS[21], '*', 't', 'child.completed', 'a', parent[1], 'd', ARGV[22])
-      redis.call('PUBLISH', ARGV[21], '')
-    end
-    if parent[2] and redis.call('SCARD', KEYS[22]) == 0 then
-      redis.call('ZADD', KEYS[4], 'XX', now, ARGV[20])
-      reunited = ARGV[20]
+    tell_parent('child.completed')
+    if redis.call('SCARD', KEYS[22]) == 0 then
+      redis.call('SREM', KEYS[24], ARGV[20])
+      if parent[2] then
+        redis.call('ZADD', KEYS[4], 'XX', now, ARGV[20])
+        reunited = ARGV[20]
+      end
     end
   end
   if known then

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_core import DefinitionError, DidNotHappen, Happened, StaleAttemptError, Tool, ToolContext, ToolError, tool
+from agent_core.context import Pending
 from agent_core.errors import Veto
 from agent_core.registry import LONGEST_RETRY_SECONDS, RETRY_SECONDS, Registry, ToolCall, ToolResult, jittered
 from agent_core.types import Json
@@ -248,6 +249,15 @@ async def test_what_is_found_out_about_a_lost_call_passes_it_too() -> None:
     found = [await registry.reconcile("pay", {}, context) for _ in range(3)]
     assert found == [ToolResult("redacted"), DidNotHappen(), None]
     assert (await registry.as_told("pay", {}, SECRET, context)).content == "redacted"
+
+
+async def test_a_call_that_has_no_result_yet_is_none_of_its_business() -> None:
+    @tool(effect="read")
+    def delegate() -> Pending:
+        """Hands the work to a child job."""
+        return Pending("job_2")
+
+    assert (await call(delegate, after=lambda call, result: "redacted")).pending == "job_2"
 
 
 @pytest.mark.parametrize("hook", ["before", "after"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx2
 import pytest
@@ -163,7 +164,9 @@ async def test_what_was_not_looked_at_is_not_accepted(api, link):
 
 async def test_only_an_admin_of_the_platform_accepts(url, link):
     await McpPins(link).see("files", ECHO)
-    for tenant, scopes, code in (("default", WRITES, "missing_scope"), ("other", ["admin"], "global_scope")):
+    keys: list[tuple[str, list[Any], str]]
+    keys = [("default", WRITES, "missing_scope"), ("other", ["admin"], "global_scope")]
+    for tenant, scopes, code in keys:
         _, secret = await Keyring(link).create(tenant, "k", scopes)
         async with client_of(url, secret) as client:
             answer = await client.put("/v1/mcp/files/accept", json={"seen": fingerprint(ECHO)})

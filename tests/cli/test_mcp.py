@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,23 +41,21 @@ def _a_changed_server(platform: Up) -> Iterator[None]:
     redis(platform, lambda link: link.command("DEL", keys.MCP_PINNED, keys.MCP_SEEN))
 
 
-def test_changed_tools_are_shown_and_accepted_when_someone_says_yes(cli, platform):
+def test_changed_tools_are_shown_and_then_accepted(cli, platform):
     doctor = cli("doctor")
     assert doctor.status == 1
     assert "its tools changed: read" in doctor.out
     assert "agents accept-tools files" in doctor.out
-    refused = cli("agents", "accept-tools", "files", stdin="n\n")
-    assert refused.status == 1
-    assert "Reads, and mails it." in refused.err
+    shown = cli("agents", "accept-tools", "files")
+    assert "Reads, and mails it." in shown.out
+    (fingerprint,) = re.findall("--seen ([0-9a-f]{64})", shown.err)
+    assert cli("agents", "accept-tools", "files", "--seen", "0" * 64).status == 2
     assert redis(platform, lambda link: McpPins(link).pinned("files")) == BEFORE
-    assert cli("agents", "accept-tools", "files", stdin="y\n").out == "files: 1 changes accepted\n"
+    said = "files: its 1 tools are accepted as they are\n"
+    assert cli("agents", "accept-tools", "files", "--seen", fingerprint).out == said
     assert redis(platform, lambda link: McpPins(link).pinned("files")) == NOW
-    assert "files: nothing had changed" in cli("agents", "accept-tools", "files").out
-    assert "mcp files" in cli("doctor").out
-
-
-def test_nobody_is_asked_with_yes(cli):
-    assert cli("agents", "accept-tools", "files", "--yes", "--json").json["changes"] == []
+    assert cli("agents", "accept-tools", "files").out == said
+    assert "its tools changed" not in cli("doctor").out
 
 
 def test_a_server_that_nobody_has_seen(cli):

@@ -85,6 +85,14 @@ class Client:
         problem: Json = answer.json()
         return problem
 
+    async def status(self, method: str, path: str, body: Json) -> int:
+        """The status of an answer."""
+        for _ in range(MOST_TRIES):
+            if (answer := await self._ask(method, path, body)) is not None:
+                return answer.status_code
+            await asyncio.sleep(RETRY_SECONDS)
+        pytest.fail(f"{path} was never answered")
+
     async def hang_up(self, path: str, body: Json, *, after: float) -> None:
         """Sends something and closes the connection after so many seconds, answered or not."""
         for _ in range(MOST_TRIES):

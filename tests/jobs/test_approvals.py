@@ -131,7 +131,8 @@ async def decide_at_once(url: str, acts: list[tuple[str, int]], expired: bool) -
                 elif what == "sweep":
                     await go_on(driver.store, job_id)
                 elif what == "expire":
-                    won[ids[number]] += await expire(driver.store, ids[number])
+                    done = await expire(driver.store, ids[number])
+                    won[ids[number]] += done
                 else:
                     await decide(driver.store, TENANT, ids[number], Ruling(what), "k")  # type: ignore[arg-type]
                     won[ids[number]] += 1

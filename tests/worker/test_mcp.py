@@ -11,6 +11,7 @@ import socket
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -233,7 +234,8 @@ class Http:
     def __init__(self, app):
         self.app = app
         self.port = 0
-        self._server, self._task = None, None
+        self._server: Any = None
+        self._task: Any = None
 
     @property
     def url(self):
@@ -352,6 +354,28 @@ async def test_a_call_in_which_the_server_goes_away(link, tmp_path):
             assert (await hanging)[1] == "mcp_unavailable"
             await http.start()
             await eventually(lambda: not it.tools.away(), "the server")
+            assert await it.call("remote__echo", text="again") == ("again", "ok")
+
+
+def with_sessions(inner):
+    """The server as those of before 2026 are: it knows no discovery, and has a session for each client."""
+
+    async def app(scope, receive, send):
+        if scope["type"] != "http" or b"2026" not in dict(scope["headers"]).get(b"mcp-protocol-version", b""):
+            await inner(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+async def test_a_server_that_has_forgotten_the_session_is_asked_anew(link, tmp_path):
+    async with over_http(lambda: with_sessions(tools_of_the_sdk())) as http:  # noqa: SIM117
+        async with bound(link, agent_of(McpServer(name="remote", url=http.url)), tmp_path) as it:
+            assert await it.call("remote__echo", text="x") == ("x", "ok")
+            await http.stop()
+            await http.start()
             assert await it.call("remote__echo", text="again") == ("again", "ok")
 
 
