@@ -19,10 +19,12 @@ from agent_core.guardrails import fault_of as fault_of_checks
 from agent_core.mcp import SEPARATOR, McpServer
 from agent_core.outputs import Output
 from agent_core.patterns import Pattern, ReAct
+from agent_core.registry import After, Before, Registry
 from agent_core.results import A_RESULT_LIMIT, RESULT_CHARS, is_result_limit
 from agent_core.schemas import check_schema
+from agent_core.server_tools import SERVER_TOOLS
 from agent_core.targets import Target
-from agent_core.tools import Registry, Tool
+from agent_core.tools import Tool
 from agent_core.types import Budget, Json, Role, is_amount
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -53,8 +55,9 @@ class Agent:
     `fallbacks` are targets (`model` or `model@server`) that are asked, in order, when the one before does not answer.
     `thinking` is True for the model to think as it sees fit, or its budget in tokens; `effort` how hard it should try.
     `output` is what the answer has to be, a Pydantic model or a JSON schema; `pattern` says what leads to it. `agents`
-    names those to which it may delegate parts of its task. At three quarters of `context_window` tokens the
-    conversation is summarised.
+    names those to which it may delegate parts of its task; `server_tools` are those that the model's provider runs.
+    `before_tool` and `after_tool` are called around each tool call, and may veto, edit or redact it. At three quarters
+    of `context_window` tokens the conversation is summarised.
     `extra` goes into each request as it is; what the loop sets itself and what changes the price may not be in it.
     """
 
@@ -81,6 +84,9 @@ class Agent:
     pattern: Pattern = field(default_factory=ReAct)
     agents: list[str] = field(default_factory=list)
     context_window: int = WINDOW
+    server_tools: list[str] = field(default_factory=list)
+    before_tool: Before | None = None
+    after_tool: After | None = None
     mcp: list[McpServer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -116,6 +122,10 @@ class Agent:
         self._check(thinks, "thinking", "True, False, or a number of tokens below max_tokens")
         self._check(self.effort in (None, *EFFORTS), "effort", ", ".join(EFFORTS))
         self._check(_fits(self.output), "output", AN_OUTPUT)
+        known = isinstance(self.server_tools, list | tuple) and all(name in SERVER_TOOLS for name in self.server_tools)
+        self._check(known, "server_tools", f"names out of {', '.join(SERVER_TOOLS)}")
+        for hook in ("before_tool", "after_tool"):
+            self._check(getattr(self, hook) is None or callable(getattr(self, hook)), hook, "a function")
         self._check(isinstance(self.pattern, Pattern), "pattern", "a pattern of agent_core.patterns")
         named = isinstance(self.agents, list | tuple) and all(_is_name(name) for name in self.agents)
         self._check(named, "agents", "a list of agents' names")
@@ -142,7 +152,8 @@ class Agent:
 
     @property
     def registry(self) -> Registry:
-        return Registry([*self.tools, *self._delegation()], self.max_result_chars)
+        tools = [*self.tools, *self._delegation()]
+        return Registry(tools, self.max_result_chars, before=self.before_tool, after=self.after_tool)
 
     def _delegation(self) -> list[Tool]:
         return [delegation(tuple(self.agents))] if self.agents else []
@@ -175,7 +186,13 @@ class Agent:
         """
         later: Json = {"models": self.models} if self.models else {}
         later |= {"cache_ttl": self.cache_ttl} if self.cache_ttl != "5m" else {}
-        later |= {name: getattr(self, name) for name in ("fallbacks", "effort", "agents") if getattr(self, name)}
+        later |= {
+            name: getattr(self, name)
+            for name in ("fallbacks", "effort", "agents", "server_tools")
+            if getattr(self, name)
+        }
+        hooks = {"before_tool": self.before_tool, "after_tool": self.after_tool}
+        later |= {name: _name_of(hook) for name, hook in hooks.items() if hook is not None}
         later |= {"thinking": self.thinking} if self.thinking is not None else {}
         later |= {"output": self.answers.schema} if self.answers is not None else {}
         later |= {"pattern": self.pattern.definition()} if self.pattern != ReAct() else {}
@@ -228,6 +245,10 @@ def _are_servers(servers: object, tools: list[Tool]) -> bool:
     names = {server.name for server in servers}
     clash = any(t.pin is None and SEPARATOR in t.name and t.name.partition(SEPARATOR)[0] in names for t in tools)
     return len(names) == len(servers) and not clash
+
+
+def _name_of(hook: object) -> str:
+    return f"{getattr(hook, '__module__', '')}.{getattr(hook, '__qualname__', type(hook).__qualname__)}"
 
 
 def _is_target(value: object) -> bool:

@@ -228,6 +228,8 @@ def plain_params_of(request: Request) -> dict[str, Any]:
     if asked is not None:
         words = f"Give your final answer as nothing but JSON of this schema: {json.dumps(asked['schema'])}"
         body["system"] = "\n\n".join(filter(None, [request.system, words]))
+    if "tools" in body:
+        body["tools"] = [tool for tool in body["tools"] if "input_schema" in tool]
     body["messages"] = [_plain(message) for message in request.messages]
     return body
 

@@ -18,6 +18,7 @@ from agent_core.errors import BudgetError, ModelError
 from agent_core.outputs import Output, OutputError
 from agent_core.ports import Approver, Breakers, Events, Journal, Model
 from agent_core.sanity import circling
+from agent_core.server_tools import server_tool_blocks
 from agent_core.state import State, commit
 from agent_core.tool_calls import Using, run_tools
 from agent_core.tools import Registry, ToolContext
@@ -85,7 +86,7 @@ async def run(
     """
     registry = registry or agent.registry
     output = output or agent.answers
-    tools = registry.to_json()
+    tools = [*registry.to_json(), *server_tool_blocks(agent.server_tools)]
     turn = Turn(
         agent,
         {**ports.servers, "": ports.model},

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import jsonschema
 import pydantic
-from jsonschema.protocols import Validator
 
 from agent_core.claude import schema_of
-from agent_core.schemas import check_schema
+from agent_core.schemas import MOST_PROBLEMS, check_schema, place, problems
 from agent_core.types import Json
-
-MOST_PROBLEMS = 10
 
 
 class OutputError(ValueError):
@@ -45,31 +39,24 @@ class Output:
     def parse(self, text: str) -> Any:
         """The value that an answer's text holds, as plain JSON data. Raises OutputError."""
         try:
-            value = json.loads(_unfenced(text))
+            value = _loads(_unfenced(text))
         except (ValueError, RecursionError) as exc:
             raise OutputError([f"it is not JSON: {exc}"]) from exc
         if self.model is None:
-            if faults := list(itertools.islice(_faults(self.schema, value), MOST_PROBLEMS)):
-                raise OutputError([_problem(fault) for fault in faults])
+            if faults := problems(self.schema, value):
+                raise OutputError(faults)
             return value
         try:
             return self.model.model_validate(value).model_dump(mode="json")
         except pydantic.ValidationError as exc:
             told = exc.errors(include_url=False, include_context=False, include_input=False)[:MOST_PROBLEMS]
-            raise OutputError([f"{_place(f['loc'])}: {f['msg']}" for f in told]) from exc
+            raise OutputError([f"{place(f['loc'])}: {f['msg']}" for f in told]) from exc
 
 
-def _faults(schema: Json, value: Any) -> Iterator[jsonschema.ValidationError]:
-    validator: Validator = jsonschema.Draft202012Validator(schema)
-    return iter(validator.iter_errors(value))
-
-
-def _problem(fault: jsonschema.ValidationError) -> str:
-    return f"{_place(fault.absolute_path)}: {fault.message[:300]}"
-
-
-def _place(path: Any) -> str:
-    return ".".join(map(str, path)) or "the whole"
+def _loads(text: str) -> Any:
+    """The value, without the lone surrogates that escapes can make. Raises ValueError, for NaN and infinity too."""
+    plain = json.dumps(json.loads(text), ensure_ascii=False, allow_nan=False)
+    return json.loads(plain.encode("utf-8", "replace"))
 
 
 def _unfenced(text: str) -> str:

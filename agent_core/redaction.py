@@ -72,13 +72,13 @@ SHAPES = (
         ),
     ),
     Shape("anthropic_key", ("sk-ant-",), _token("sk-ant-", "[A-Za-z0-9_-]{16,}+")),
-    Shape("nightshift_key", ("ns_",), _token("ns_", "[A-Za-z0-9_-]{43}(?![A-Za-z0-9])")),
+    Shape("nightshift_key", ("ns_",), _token("ns_", "[A-Za-z0-9_-]{43,}+")),
     Shape("webhook_secret", ("whsec_",), _token("whsec_", "[A-Za-z0-9+/=_-]{24,}+")),
     Shape("github_token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), _token("gh[pousr]_", "[A-Za-z0-9]{36,}+")),
     Shape("github_token", ("github_pat_",), _token("github_pat_", "[A-Za-z0-9_]{22,}+")),
     Shape("slack_token", ("xox",), _token("xox[abeoprs]-", "[A-Za-z0-9-]{10,}+")),
     Shape("aws_key", ("AKIA", "ASIA"), _token("A[KS]IA", "[A-Z0-9]{16}(?![A-Za-z0-9])")),
-    Shape("google_key", ("AIza",), _token("AIza", "[A-Za-z0-9_-]{35}(?![A-Za-z0-9])")),
+    Shape("google_key", ("AIza",), _token("AIza", "[A-Za-z0-9_-]{35,}+")),
     # A JSON Web Token begins with the base64 of `{"`. None begins amid a run of its letters: many may stand there that
     # begin so, and each would be read to the end of the run.
     Shape(

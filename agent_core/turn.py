@@ -16,6 +16,7 @@ from agent_core.errors import BudgetError, ModelError
 from agent_core.failpoints import failpoint
 from agent_core.ports import Breakers, Draft, Events, Journal, Model, Request
 from agent_core.pricing import OWN_TOKENS, estimate_output_tokens
+from agent_core.server_tools import server_tools_bound
 from agent_core.state import State, commit, with_note
 from agent_core.targets import Target
 from agent_core.types import (
@@ -175,7 +176,9 @@ async def _ask_target(
 async def _attempt(state: State, turn: Turn, what: Ask, target: Target) -> ModelCompleted | Batched:
     started = state.submitted or await _reserve(state, turn, what, target)
     model = turn.model(Target(started.model, started.server))
-    draft = Draft() if started.role == "summariser" else Draft(on_text=lambda said: turn.events.text(started.step, said))
+    draft = Draft()
+    if started.role != "summariser":
+        draft.on_text = lambda said: turn.events.text(started.step, said)
     begun = time.monotonic()
     try:
         failpoint("after_reserve")
@@ -233,12 +236,13 @@ async def _begin(state: State, turn: Turn, call: ModelStarted) -> ModelStarted:
 def _call(state: State, turn: Turn, what: Ask, target: Target, max_tokens: int, *, final: bool) -> ModelStarted:
     """The entry that reserves a call."""
     model = turn.model(target)
-    tokens = _input_bound(state, turn, what, target)
+    fetched, fees = server_tools_bound(turn.agent.server_tools)
+    tokens = _input_bound(state, turn, what, target) + fetched
     return ModelStarted(
         call_id=uuid.uuid4().hex,
         step=what.step,
         model=target.model,
-        reserved=model.worst_case(target.model, tokens, max_tokens, turn.agent.parameters),
+        reserved=model.worst_case(target.model, tokens, max_tokens, turn.agent.parameters) + fees,
         tokens=tokens + OWN_TOKENS + max_tokens,
         max_tokens=max_tokens,
         price_version=model.price_version,
@@ -257,9 +261,12 @@ def _input_bound(state: State, turn: Turn, what: Ask, target: Target) -> int:
 
 def _fitting(state: State, turn: Turn, what: Ask, target: Target, refusal: Refusal) -> int:
     """The most output tokens for which a call fits into every limit."""
-    agent, tokens, most = turn.agent, _input_bound(state, turn, what, target), turn.agent.max_tokens
+    agent, most = turn.agent, turn.agent.max_tokens
+    fetched, fees = server_tools_bound(agent.server_tools)
+    tokens = _input_bound(state, turn, what, target) + fetched
     if refusal.room_micros is not None:
-        affordable = turn.model(target).affordable(target.model, tokens, refusal.room_micros, agent.parameters)
+        room = refusal.room_micros - fees
+        affordable = turn.model(target).affordable(target.model, tokens, room, agent.parameters)
         most = min(most, affordable)
     if refusal.room_tokens is not None:
         most = min(most, refusal.room_tokens - tokens - OWN_TOKENS)

@@ -165,7 +165,7 @@ class JobStore:
             ],
             patient=False,
         )
-        pushed = self.tickets.push_for(job_id, tenant, spec)
+        pushed = self.tickets.push_for(job_id, tenant, spec, again=child is not None)
         known_tenant = self.link.command("SADD", keys.TENANTS, tenant)
         (verdict, known, *more), *_ = await asyncio.gather(written, pushed, known_tenant, self._replicated())
         if verdict == b"created":

@@ -241,7 +241,7 @@ class MemoryStore:
         if if_lease_ended and shelf.leases.get(lease, -1) >= shelf.clock():
             return None
         self.approvals.withdraw(job.id, goes_on=transition.target == "queued")
-        self._leave(job.id, record, lease, ends=transition.ends)
+        self._leave(job, record, lease, ends=transition.ends)
         written = {"status": transition.target, **(data or {})}
         self.approvals.ask(job, asks, record.get("attempt", 0))
         entry = shelf.append(job.id, transition.event, written, record.get("attempt", 0))
@@ -252,7 +252,7 @@ class MemoryStore:
         if for_children and open_children:
             record["awaits_children"] = "1"
         following = self._arrive(job.id, record, entry, 0 if for_children and not open_children else due_ms)
-        if parent := shelf.end(job, transition.target) if transition.ends else shelf.go_on(job, status):
+        if transition.ends and (parent := shelf.end(job, transition.target)):
             await self.undefer(parent)
             await self.release(parent)
         if transition.target == "queued":
@@ -276,9 +276,9 @@ class MemoryStore:
         if lost:
             record["lost"] = str(int(record.get("lost", 0)) + 1)
 
-    def _leave(self, job_id: str, record: Record, lease: tuple[str, str], *, ends: bool) -> None:
+    def _leave(self, job: Job, record: Record, lease: tuple[str, str], *, ends: bool) -> None:
         """Takes down what stood for the status that the job had."""
-        gone = ["stop_reason"]
+        gone, job_id = ["stop_reason"], job.id
         if record["status"] == "running" or ends:
             failed, reached = self.shelf.accounts.settle_open(job_id, ends=ends)
             self._append_all(job_id, record, failed, reached)
@@ -288,6 +288,7 @@ class MemoryStore:
             gone += ["token", "worker", "since_ms"]
         elif record["status"] in ENDED:
             gone += ["ended_ms", "end_id", "lost"]
+            self.shelf.go_on(job)
         elif record["status"] == "paused":
             gone += ["held_by"]
             self.shelf.held.pop(job_id, None)

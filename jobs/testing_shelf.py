@@ -11,7 +11,6 @@ from agent_core.types import Json
 from jobs.journal import Line, dump
 from jobs.queue import CLAIM
 from jobs.records import Job, parse_record
-from jobs.status import ENDED
 from jobs.testing_money import MemoryAccounts
 from jobs.testing_switches import MemorySwitches
 
@@ -73,10 +72,10 @@ class Shelf:
         self.children.setdefault(parent, set()).add(job_id)
         self.tell_parent(parent, "child.started", data)
 
-    def go_on(self, job: Job, status: str) -> None:
+    def go_on(self, job: Job) -> None:
         """Undoes what the end of a job was: its children are no orphans, and its parent has one more to wait for."""
         self.orphans.discard(job.id)
-        if status in ENDED and job.spec.parent_id in self.records:
+        if job.spec.parent_id in self.records:
             self.join_parent(job.spec.parent_id, job.id, _told(job, "queued"))
 
     def end(self, job: Job, status: str) -> str | None:

@@ -26,7 +26,8 @@ class Call:
     `outcome` is None while the call runs, then `completed`, `failed:<status or error type>`, `cut` (by a fault),
     `client_closed`, or, in a batch, `canceled` or `expired`. `closed_at` is when the connection was closed in the
     middle of the call, by either side. `script_key` and `turn` (from 0) say what of a script was asked for,
-    `batch_id` in which batch.
+    `batch_id` in which batch. `usage` is what a provider would bill, although not all of the answer may have arrived;
+    None for what was refused.
     """
 
     n: int
@@ -39,6 +40,7 @@ class Call:
     script_key: str = ""
     turn: int | None = None
     batch_id: str | None = None
+    usage: Json | None = None
 
 
 class CallLog:

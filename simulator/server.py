@@ -179,7 +179,9 @@ class _Server:
         fault = self.attempts.next_fault(reply.delivery)
         refused = fault is not None and (fault.status is not None or fault.result is not None)
         counted = uncached(body) if refused else self.cache.count(body)
-        return Answer(compose(body, reply, counted), self._pace(reply.delivery), fault)
+        message = compose(body, reply, counted)
+        call.usage = None if refused else message.usage
+        return Answer(message, self._pace(reply.delivery), fault)
 
     def _pace(self, delivery: Delivery) -> Pace:
         options = self.options

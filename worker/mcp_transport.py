@@ -26,6 +26,7 @@ MOST_BYTES = 8 << 20
 CONNECT_SECONDS = 10.0
 LEAVE_SECONDS = 1.0
 """How long a subprocess has to end by itself once its standard input is closed."""
+DRAIN_SECONDS = 2.0
 TOO_LARGE = "byte limit"
 """Stands in the message of an answer that was too large, be it the SDK's or ours."""
 Ended = Callable[[str], None]
@@ -120,7 +121,9 @@ async def _end(process: Process) -> None:
             await process.wait()
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
+    with contextlib.suppress(TimeoutError):  # what left the group may hold the pipe
+        async with asyncio.timeout(DRAIN_SECONDS):
+            await process.communicate()  # a pipe that is not read to its end is never closed
 
 
 # ---- streamable HTTP

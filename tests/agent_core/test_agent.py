@@ -11,6 +11,8 @@ import pytest
 
 from agent_core import Agent, Budget, DefinitionError, Tool, tool
 from agent_core.agent import PRICED, SET_BY_THE_LOOP
+from agent_core.mcp import McpServer
+from agent_core.patterns import Chain
 from agent_core.types import Json, Role
 
 
@@ -170,9 +172,15 @@ CHANGES: Json = {
     "pattern": Chain(["think", "answer"]),
     "agents": ["researcher"],
     "context_window": 40_000,
+    "server_tools": ["web_search"],
+    "before_tool": print,
+    "after_tool": repr,
     "mcp": [McpServer(name="files", command=["files-server"])],
 }
 LATER = {
+    "after_tool",
+    "before_tool",
+    "server_tools",
     "agents",
     "approvals",
     "cache_ttl",

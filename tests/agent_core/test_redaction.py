@@ -206,3 +206,11 @@ def test_marks_are_not_redacted_again() -> None:
     once = own.text(f"redacted password {ADMIN} https://h/?token=x {TOKENS['jwt']}")
     assert once == f"[redacted:secret] [redacted:secret] {ADMIN} https://h/?token=[redacted:password] [redacted:jwt]"
     assert own.text(once) == once
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TOKENS if kind != "private_key"])
+def test_tokens_that_touch_leave_nothing_for_a_second_time(kind: str) -> None:
+    for other in TOKENS.values():
+        for between in ("", "_", "-"):
+            once = redactor.text(f"{TOKENS[kind]}{between}{other}{between}{TOKENS[kind]}")
+            assert redactor.text(once) == once

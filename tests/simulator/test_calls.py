@@ -31,6 +31,7 @@ async def test_a_finished_call_is_recorded(client, fetch):
     await client.messages.create(**ASK)
     [call] = await fetch("/_sim/calls")
     assert before <= call["started_at"] <= call["ended_at"] <= time.time()
+    assert call.pop("usage")["output_tokens"] > 0
     times = ("started_at", "ended_at")
     assert {k: v for k, v in call.items() if k not in times} == {
         "n": 1,

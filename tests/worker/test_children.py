@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -148,3 +149,29 @@ async def test_what_cannot_be_started_is_an_error_the_model_can_act_on(office: O
     assert line.data["is_error"]
     assert "expected" in line.data["content"]
     assert await office.store.children(done.id) == []
+
+
+async def test_children_of_a_dead_parent_are_ended_although_its_worker_died_over_it(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    parent_id = await office.submit()
+    await office.run(calls(("delegate", {"agent": "lead", "task": "one"}), TWO[1]))
+    middle, second = await office.store.children(parent_id)
+    running = await office.run(calls(TWO[0]))
+    assert running.id in (middle, second)
+    (grandchild,) = await office.store.children(running.id)
+    monkeypatch.setattr("jobs.actions.cancel_children", dies)
+    with pytest.raises(asyncio.CancelledError):
+        await actions.cancel(office.store, TENANT, parent_id)
+    monkeypatch.undo()
+    assert (await office.bench.job(parent_id)).status == "cancelled"
+    open_ = [middle, second, grandchild]
+    assert {(await office.bench.job(child)).status for child in open_} == {"queued"}
+    broken = next(child for child in (middle, second) if child != running.id)
+    await office.store.link.command("HDEL", keys.job(broken), "spec")
+    await office.bench.reaper.sweep()
+    assert [(await office.bench.job(child)).status for child in (running.id, grandchild)] == ["cancelled"] * 2
+    assert (await office.store.tickets.overdue()).orphans == [parent_id], "a record that cannot be read never ends"

@@ -184,7 +184,7 @@ async def test_another_tenants_is_not_there(driver: Driver) -> None:
     assert not await expire(driver.store, "appr_1")
 
 
-QUESTION = {"kind": "question", "effect": "read"}
+QUESTION: Json = {"kind": "question", "effect": "read"}
 
 
 @pytest.mark.parametrize(

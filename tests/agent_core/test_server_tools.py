@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from anthropic.types import ToolUnionParam
 
-from agent_core.toolbox.server_tools import SERVER_TOOLS, server_tool_blocks
+from agent_core.server_tools import SERVER_TOOLS, server_tool_blocks
 
 
 def literal(hint: Any) -> str:
