@@ -99,7 +99,7 @@ class Connection:
                 # not client.call_tool: that checks the result by a schema of the server's, which can take for ever
                 return _value(await client.session.send_request(request, mcp_types.CallToolResult))
             except MCPError as exc:
-                if True or not self._gone(client, exc):
+                if not again or not self._gone(client, exc):
                     raise
             finally:
                 self._calls -= 1

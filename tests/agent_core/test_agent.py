@@ -165,6 +165,7 @@ CHANGES: Json = {
     "models": {"planner": "claude-opus-5-5"},
     "cache_ttl": "1h",
     "approvals": {"change": "always"},
+    "guardrails": [output_check(len)],
     "fallbacks": ["claude-haiku-5-5", "local-model@second"],
     "thinking": True,
     "effort": "low",

@@ -60,7 +60,12 @@ async def test_it_asks_by_the_policy_and_runs_what_needs_nobody(bench: Bench):
 
 
 async def test_it_goes_on_with_what_was_decided(bench: Bench):
-    asked: list[tuple[str, Json]] = [("pay", {"amount": 6}), ("pay", {"amount": 7}), ("ask_human", {"question": "q"}), ("erase", {})
+    asked: list[tuple[str, Json]] = [
+        ("pay", {"amount": 6}),
+        ("pay", {"amount": 7}),
+        ("ask_human", {"question": "q"}),
+        ("erase", {}),
+    ]
     job, model = await parked(bench, *asked)
     found = await approvals(bench, job)
     rulings = [
