@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -38,6 +39,10 @@ class Children(Protocol):
         ...
 
 
+def _as_it_is(text: str) -> str:
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class ToolContext:
     """What a running tool may know of its job.
@@ -50,6 +55,8 @@ class ToolContext:
     directory: Path
     artifacts: ArtifactStore | None = None
     children: Children | None = None
+    redact: Callable[[str], str] = _as_it_is
+    """Takes secrets out of a text before anyone keeps or sees it."""
 
     @property
     def workspace(self) -> Path:

@@ -22,7 +22,7 @@ from agent_core.server_tools import server_tool_blocks
 from agent_core.state import State, commit
 from agent_core.tool_calls import Using, run_tools
 from agent_core.tools import Registry, ToolContext
-from agent_core.turn import BUDGET_BUSY, Backoff, Turn, take_turn
+from agent_core.turn import BUDGET_BUSY, Backoff, Turn, instructions, take_turn
 from agent_core.types import (
     Batched,
     Budget,
@@ -93,7 +93,7 @@ async def run(
         ports.journal,
         ports.events,
         tools,
-        len(json.dumps([agent.instructions, tools, agent.parameters])),
+        len(json.dumps([instructions(agent), tools, agent.parameters])),
         ports.backoff,
         ports.breakers,
         _schema(output),

@@ -201,7 +201,8 @@ class Registry:
         result = await self._checked(call, result)
         found = self._tools.get(call.name)
         limit = (found and found.max_result_chars) or self._max_result_chars
-        text = await fitted(result.content, call.name, limit, call.context, readable=READER in self._tools)
+        content = call.context.redact(result.content)  # before any of it is kept, or cut in the middle of a secret
+        text = await fitted(content, call.name, limit, call.context, readable=READER in self._tools)
         return replace(result, content=text)
 
     async def _checked(self, call: ToolCall, result: ToolResult) -> ToolResult:

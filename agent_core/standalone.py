@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent_core.agent import Agent
 from agent_core.defaults import MemoryJournal, NoEvents, RefuseDestructive
+from agent_core.guardrails import Guard
 from agent_core.loop import Ports, run
 from agent_core.ports import Approver, Events, Journal, Model
 from agent_core.state import State
@@ -55,5 +56,6 @@ async def run_agent(
             context=lambda call_id: ToolContext(run_id, call_id, place),
         )
         state = State([{"role": "user", "content": task}])
-        outcome = await run(state, agent=agent, budget=agent.budget, ports=ports)
+        guard = Guard(agent.guardrails, state, ports.journal, task)
+        outcome = await guard.around(lambda: run(state, agent=agent, budget=agent.budget, ports=ports))
     return Result(outcome, state.usage, state)

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from agent_core.errors import BudgetError
+from agent_core.messages import blocks_of, cleared, is_blank, size_of, text_of, tool_uses, with_note
 from agent_core.ports import Journal
 from agent_core.redaction import BEGINNING
+from agent_core.results import as_data
 from agent_core.types import (
     ApprovalDecided,
     Compacted,
@@ -38,8 +40,6 @@ WHOLE = frozenset({"tool_use", "end_turn"})
 EMPTY = "[nothing]"
 """Stands for a text that a check emptied: the Messages API takes no empty one."""
 SUMMARY = "[Summary of the work so far, which is no longer shown in full]\n"
-CLEARED = "[this result of {size:,} characters was taken out to make room; call the tool again if it is needed]"
-ATTACHED = frozenset({"image", "document"})
 RECENT_CALLS = 12
 """Among so many calls back, the same ones with the same results count as a loop."""
 REPEATS = 3
@@ -120,7 +120,7 @@ class State:
     """How many messages after the opening ones it was shown when it was last asked."""
 
     def __post_init__(self) -> None:
-        self.size = self.attached + sum(_size(m) for m in self.messages)
+        self.size = self.attached + sum(size_of(m) for m in self.messages)
         self.head = len(self.messages)
 
     @classmethod
@@ -163,7 +163,7 @@ class State:
                 self.step = entry.step
                 self.stop_reason = entry.stop_reason
                 self._settle(entry)
-                if content := [block for block in entry.content if not _is_blank(block)]:
+                if content := [block for block in entry.content if not is_blank(block)]:
                     self._append({"role": "assistant", "content": content})
                 self.measured = _measured(entry, self.size)
                 self.intents, self.results, self.decided, self.undone = {}, {}, {}, set()
@@ -239,14 +239,14 @@ class State:
         if self.stop_reason in (None, "tool_use", "pause_turn") or self.open_calls():
             return
         if self.messages and self.messages[-1]["role"] == "assistant":
-            self.size -= _size(self.messages.pop())
+            self.size -= size_of(self.messages.pop())
             if self.measured is not None:  # what is said instead is none of what was counted
                 self.measured = replace(self.measured, size=self.size)
         self.stop_reason = None
 
     def task_text(self) -> str:
         """The text of the newest message of the user's, which is the task before the first turn."""
-        return next((b["text"] for b in reversed(_blocks(self.messages[-1])) if b.get("type") == "text"), "")
+        return next((b["text"] for b in reversed(blocks_of(self.messages[-1])) if b.get("type") == "text"), "")
 
     def checked_text(self, stage: str) -> str | None:
         """What the checks of a stage put in place of the text, if they did."""
@@ -296,10 +296,10 @@ class State:
         self._replace([*head, *self.messages[self.head + entry.covers :]])
 
     def _clear(self, call_ids: frozenset[str]) -> None:
-        self._replace([_cleared(message, call_ids) for message in self.messages])
+        self._replace([cleared(message, call_ids) for message in self.messages])
 
     def _replace(self, messages: list[Json]) -> None:
-        self.messages, self.size, self.measured = messages, self.attached + sum(map(_size, messages)), None
+        self.messages, self.size, self.measured = messages, self.attached + sum(map(size_of, messages)), None
         self.summary, self.summaries = None, 0
 
     def _settle(self, entry: ModelCompleted | ModelFailed) -> None:
@@ -313,14 +313,14 @@ class State:
         if entry.text is None or not self.messages:
             return
         *kept, last = self.messages
-        blocks = _blocks(last)
+        blocks = blocks_of(last)
         texts = [number for number, block in enumerate(blocks) if block.get("type") == "text"]
         # of a reply all texts are the answer; of the user's message the last one is the task
         taken = set(texts if entry.stage == "output" else texts[-1:])
         fresh = {"type": "text", "text": entry.text if entry.text.strip() else EMPTY}
         content = [*(block for number, block in enumerate(blocks) if number not in taken), fresh]
         self.messages = [*kept, {**last, "content": content}]
-        self.size += _size(self.messages[-1]) - _size(last)
+        self.size += size_of(self.messages[-1]) - size_of(last)
         self.measured = None
 
     def _last_calls(self) -> list[Json]:
@@ -347,15 +347,17 @@ class State:
         call = next(call for call in self._last_calls() if call["id"] == call_id)
         made = self._as_edited(call)
         note = "" if made is call else f"[A person changed this call. It was made with {json.dumps(made['input'])}.]\n"
-        return {**block, "content": note + entry.content, **({"is_error": True} if entry.is_error else {})}
+        if entry.is_error:  # in the platform's words
+            return {**block, "content": note + entry.content, "is_error": True}
+        return {**block, "content": note + as_data(entry.name, entry.content)}
 
     def _append(self, message: Json) -> None:
         if message["role"] == "user" and self.messages and self.messages[-1]["role"] == "user":
             before = self.messages.pop()  # two messages of the user's in a row are one
-            self.size -= _size(before)
-            message = {"role": "user", "content": [*_blocks(before), *_blocks(message)]}
+            self.size -= size_of(before)
+            message = {"role": "user", "content": [*blocks_of(before), *blocks_of(message)]}
         self.messages.append(message)
-        self.size += _size(message)
+        self.size += size_of(message)
 
 
 async def commit(state: State, journal: Journal, *entries: Entry) -> None:
@@ -382,63 +384,9 @@ def _fold(state: State, entries: Iterable[Entry]) -> None:
         state.apply(entry)
 
 
-def with_note(messages: list[Json], text: str) -> list[Json]:
-    """The messages with a text of the user's added at the end; the ones given stay as they are."""
-    *earlier, last = messages
-    if last["role"] != "user":  # a reply that paused
-        return [*messages, {"role": "user", "content": text}]
-    return [*earlier, {**last, "content": [*_blocks(last), {"type": "text", "text": text}]}]
-
-
-def tool_uses(message: Json) -> list[Json]:
-    """The tool_use blocks of a message."""
-    return [b for b in _blocks(message) if b.get("type") == "tool_use"]
-
-
-def text_of(message: Json) -> str:
-    """The text blocks of a message, joined."""
-    return "".join(b["text"] for b in _blocks(message) if b.get("type") == "text")
-
-
-def _blocks(message: Json) -> list[Json]:
-    content = message["content"]
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _cleared(message: Json, call_ids: frozenset[str]) -> Json:
-    """The message without the contents of those tool results."""
-    if isinstance(message["content"], str):
-        return message
-
-    def clear(block: Json) -> Json:
-        if block.get("type") != "tool_result" or block["tool_use_id"] not in call_ids:
-            return block
-        return {**block, "content": CLEARED.format(size=len(str(block["content"])))}
-
-    return {**message, "content": [clear(block) for block in message["content"]]}
-
-
 def _measured(reply: ModelCompleted, size: int) -> Measured | None:
     counted = Usage()
     counted.count(reply.usage)
     if not counted.tokens or BEGINNING in json.dumps(reply.content):  # a mark may have more tokens than its secret had
         return None
     return Measured(reply.model, counted.tokens, size)
-
-
-def _is_blank(block: Json) -> bool:
-    """Whether it is a text block without text: models send it now and then, and the Messages API takes none back."""
-    return block.get("type") == "text" and not block["text"].strip()
-
-
-def _size(message: Json) -> int:
-    """Bytes as JSON, without those of images and documents."""
-    return len(json.dumps(without_attachments(message), ensure_ascii=False).encode("utf-8", "surrogatepass"))
-
-
-def without_attachments(message: Json) -> Json:
-    """The message with a word in the place of each image or document."""
-    if isinstance(message["content"], str) or not any(b.get("type") in ATTACHED for b in message["content"]):
-        return message
-    told = ({"type": "text", "text": f"[{b['type']}]"} if b.get("type") in ATTACHED else b for b in message["content"])
-    return {**message, "content": list(told)}

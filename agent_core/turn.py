@@ -14,10 +14,12 @@ from agent_core.agent import Agent
 from agent_core.defaults import AlwaysClosed
 from agent_core.errors import BudgetError, ModelError
 from agent_core.failpoints import failpoint
+from agent_core.messages import with_note
 from agent_core.ports import Breakers, Draft, Events, Journal, Model, Request
 from agent_core.pricing import OWN_TOKENS, estimate_output_tokens
+from agent_core.results import DATA_NOTE
 from agent_core.server_tools import server_tools_bound
-from agent_core.state import State, commit, with_note
+from agent_core.state import State, commit
 from agent_core.targets import Target
 from agent_core.types import (
     Batched,
@@ -104,6 +106,11 @@ class Ask:
     """It is to be the last reply of the run."""
     may_shrink: bool = True
     """A smaller reply than the agent's `max_tokens` is of use, when a limit has no room for more."""
+
+
+def instructions(agent: Agent) -> str:
+    """The system prompt: the agent's own, and with tools how to take what they bring."""
+    return f"{agent.instructions}\n\n{DATA_NOTE}" if agent.tools or agent.agents else agent.instructions
 
 
 async def take_turn(state: State, turn: Turn, *, last: bool = False) -> ModelCompleted | Batched | Deferred:
@@ -285,7 +292,7 @@ def _request(state: State, turn: Turn, what: Ask, call: ModelStarted) -> Request
         extra["output_config"] = {**extra.get("output_config", {}), **wanted}
     return Request(
         call.model,
-        turn.agent.instructions,
+        instructions(turn.agent),
         with_note(what.messages, note) if note else what.messages,
         turn.tools,
         call.max_tokens,

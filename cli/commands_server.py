@@ -60,12 +60,16 @@ def up(
 
 
 def demo(
+    example: Annotated[
+        str, typer.Option("--example", "-e", help="analyst, code_fixer, research or support_desk.")
+    ] = "analyst",
     file: Annotated[
         Path | None,
         typer.Option(
             "--file",
             "-F",
-            help="A CSV, JSON or log file to ask about. [default: an inventory of the Python packages here]",
+            help="A file to ask about; a CSV, JSON or log file for the analyst. [default: what the example has; for the "
+            "analyst an inventory of the Python packages here]",
             show_default=False,
             exists=True,
             dir_okay=False,
@@ -79,13 +83,13 @@ def demo(
         typer.Option("--data-dir", help="Data directory. [default: `demo` in the platform's]", file_okay=False),
     ] = None,
 ) -> None:
-    """Start everything, run one real job on a real file, show its result and cost, and stop.
+    """Start everything, run one real job on a real file, or another example, show result and cost, and stop.
 
-    Exit status: 0 when the job completed, 1 when it ended otherwise.
+    Exit status: 0 when the jobs completed, 1 when one ended otherwise.
     """
     from cli import demo as demonstration
 
-    raise typer.Exit(demonstration.run(file, question, data_dir, verbose=verbose))
+    raise typer.Exit(demonstration.run(example, file, question, data_dir, verbose=verbose))
 
 
 def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:

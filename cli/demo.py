@@ -1,40 +1,48 @@
-"""`nightshift demo`: the whole platform, one real job on a real file, its result and its cost, and then the end."""
+"""`nightshift demo`: the whole platform, an example's jobs on real files, results and costs, and then the end."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import secrets
 import time
 from pathlib import Path
 
-from cli import fetching, jobview, output, running, settings, startup, supervisor
+from cli import fetching, jobview, output, running, settings, showcase, startup, supervisor
 from cli.client import Client, Json
 from cli.errors import UsageError
 from cli.inventory import write_inventory
 from cli.invocation import command
 
-AGENT = "analyst"
 INVENTORY = "python_packages.csv"
-INVENTORY_QUESTION = "Which licenses take up the most size_bytes in all, and which packages are the largest?"
-FILE_QUESTION = "What is in this file? Give the size, the most important totals and groups, and what stands out."
 INTERRUPTED = 130
 
 
-def run(file: Path | None, question: str | None, data_dir: Path | None, *, verbose: bool) -> int:
-    """Runs the demo; its exit status: 0 when the job completed, 1 when it ended otherwise. Raises CliError."""
-    example = startup.example_agent()
+def run(name: str, file: Path | None, question: str | None, data_dir: Path | None, *, verbose: bool) -> int:
+    """Runs an example; its exit status: 0 when its jobs completed, 1 when one ended otherwise. Raises CliError."""
+    example = showcase.EXAMPLES.get(name)
     if example is None:
-        raise UsageError("the demo runs examples/analyst, which is only in the source tree: clone it, and `make demo`")
+        raise UsageError(f"--example is {name!r}; expected one of {', '.join(showcase.EXAMPLES)}")
+    if not example.source.is_file():
+        raise UsageError(f"the demo runs examples/{name}, which is only in the source tree: clone it, and `make demo`")
+    session = f"demo-{secrets.token_hex(4)}"
+    directory = data_dir or settings.data_dir(None) / "demo"
     plan = supervisor.Plan(
-        data_dir=data_dir or settings.data_dir(None) / "demo",
+        data_dir=directory,
         around=settings.surroundings(),
-        agents=str(example),
+        agents=str(example.source),
         port=0,
         verbose=verbose,
+        tool_settings={example.database: str(directory.absolute() / f"{session}.db")} if example.database else {},
     )
     begun = time.monotonic()
 
     async def show(platform: supervisor.Platform) -> int:
-        return await _show(platform, file, question, begun)
+        output.line(f"up at {platform.url} after {output.duration(time.monotonic() - begun)}")
+        output.line(f"model:    {startup.describe_model(plan)}")
+        files = await asyncio.to_thread(_input_files, example, platform.data_dir, file)
+        asked = (question,) if question else (example.file_question,) if file else example.questions
+        return await _show(platform, example, files, asked, session)
 
     output.line("Nightshift demo: starting Redis, the API, a worker" + (" and a simulated model" * plan.simulated))
     status = asyncio.run(supervisor.run(plan, show, interrupted=INTERRUPTED))
@@ -43,28 +51,42 @@ def run(file: Path | None, question: str | None, data_dir: Path | None, *, verbo
     return status
 
 
-async def _show(platform: supervisor.Platform, file: Path | None, question: str | None, begun: float) -> int:
-    output.line(f"up at {platform.url} after {output.duration(time.monotonic() - begun)}")
-    output.line(f"model:    {startup.describe_model(platform.plan)}")
-    source = await asyncio.to_thread(_input_file, platform.data_dir, file)
-    asked = question or (FILE_QUESTION if file else INVENTORY_QUESTION)
-    output.line(f"question: {asked}")
-    output.line("")
+async def _show(
+    platform: supervisor.Platform,
+    example: showcase.Example,
+    files: list[Path],
+    questions: tuple[str, ...],
+    session: str,
+) -> int:
+    fields = {"agent": example.agent, "tags": ["demo"], **({"session_id": session} if len(questions) > 1 else {})}
     async with Client(platform.connection) as client:
-        job = await running.submit(client, {"agent": AGENT, "input": asked, "tags": ["demo"]}, [source])
-        job = await running.watch(client, job["id"], f"{AGENT} {job['id']}", silent=False)
-        await _report(client, platform, job)
+        for asked in questions:
+            output.line(f"question: {asked}")
+            output.line("")
+            job = await running.submit(client, {**fields, "input": asked}, files)
+            decide = functools.partial(showcase.decide, client)
+            title = f"{example.agent} {job['id']}"
+            job = await running.watch(client, job["id"], title, silent=False, attend=decide)
+            await _report(client, platform, job)
+            if job["status"] != "completed":
+                break
+        _say_goodbye(platform, job)
     return 0 if job["status"] == "completed" else running.FAILED
 
 
-def _input_file(data_dir: Path, file: Path | None) -> Path:
+def _input_files(example: showcase.Example, data_dir: Path, file: Path | None) -> list[Path]:
     if file is not None:
         output.line(f"file:     {file} ({file.stat().st_size:,} bytes)")
-        return file
+        return [file]
+    if example is not showcase.ANALYST:
+        files = example.own_files()
+        if files:
+            output.line(f"files:    {', '.join(path.name for path in files)} of {files[0].parent}")
+        return files
     source = data_dir / INVENTORY
     rows = write_inventory(source)
     output.line(f"file:     {source}: the {rows} Python packages that are installed here")
-    return source
+    return [source]
 
 
 async def _report(client: Client, platform: supervisor.Platform, job: Json) -> None:
@@ -83,6 +105,9 @@ async def _report(client: Client, platform: supervisor.Platform, job: Json) -> N
         jobview.print_artifacts(artifacts)
         await fetching.save_all(client, artifacts, platform.data_dir / "artifacts" / job["id"])
     output.line("")
+
+
+def _say_goodbye(platform: supervisor.Platform, job: Json) -> None:
     directory = platform.plan.data_dir
     output.line(f"The API was at {platform.url}, described in {platform.url}/openapi.json and {platform.url}/docs.")
     output.line(f"`{command('up --data-dir')} {directory}` starts it again with this job in it; then, for example:")

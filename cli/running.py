@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from urllib.parse import quote
@@ -32,13 +32,22 @@ async def get_job(client: Client, job_id: str) -> Json:
     return dict(await client.get(f"/v1/jobs/{quote(job_id, safe='')}"))
 
 
-async def watch(client: Client, job_id: str, title: str, *, silent: bool) -> Json:
-    """Shows the job's progress until it has ended; the job as it ended."""
+async def watch(
+    client: Client,
+    job_id: str,
+    title: str,
+    *,
+    silent: bool,
+    attend: Callable[[Json], Awaitable[None]] | None = None,
+) -> Json:
+    """Shows the job's progress until it has ended, and has `attend` see to each event; the job as it ended."""
     try:
         with live.view(title, silent=silent) as view:
             async with aclosing(events.follow(client, job_id)) as stream:
                 async for event in stream:
                     view.show(event)
+                    if attend is not None:
+                        await attend(event)
     except asyncio.CancelledError:
         output.say(f"the job goes on without us: {command(f'follow {job_id}')}")
         raise

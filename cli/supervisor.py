@@ -6,9 +6,9 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli import datadir, embedded, probe
@@ -27,7 +27,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to start. `port` 0 takes a free one; `agents` is as NIGHTSHIFT_AGENTS has it, "" for none."""
+    """What to start. `port` 0 takes a free one; `agents` is as NIGHTSHIFT_AGENTS has it, "" for none; `tool_settings`
+    are variables that their tools read.
+    """
 
     data_dir: Path
     around: Surroundings
@@ -36,6 +38,7 @@ class Plan:
     port: int = 8080
     workers: int = 1
     verbose: bool = False
+    tool_settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def simulated(self) -> bool:
@@ -135,7 +138,7 @@ class Platform:
     def _worker(self, number: int, model: dict[str, str]) -> Program:
         around = self.plan.around
         secrets = ALERT_SECRETS if model else (*ALERT_SECRETS, *MODEL_SECRETS)
-        environment = {**child_environment(*secrets), **self._environment, **model}
+        environment = {**child_environment(*secrets), **self._environment, **model, **self.plan.tool_settings}
         environment["NIGHTSHIFT_AGENTS"] = self.plan.agents
         if around.metrics_port is not None:  # each process needs one of its own
             environment["NIGHTSHIFT_METRICS_PORT"] = str(around.metrics_port + number)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 Json = dict[str, Any]
+FRAME = re.compile(r'<data from="[^"]*">\n(.*)\n</data>', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,33 @@ def current_task(messages: list[Json]) -> Task:
 
 def text_of(message: Json) -> str:
     """The text of a message without its tool results."""
+    return "\n".join(text_blocks(message))
+
+
+def text_blocks(message: Json) -> list[str]:
+    """The texts of a message without its tool results."""
     content = message["content"]
-    return content if isinstance(content, str) else "\n".join(b["text"] for b in _blocks(message, "text"))
+    return [content] if isinstance(content, str) else [b["text"] for b in _blocks(message, "text")]
+
+
+def fact_lines(messages: list[Json]) -> list[str]:
+    """Every line of a conversation that starts with `FACT`, once each, in the order of their coming."""
+    texts = (text for m in messages for text in [*map(result_text, _blocks(m, "tool_result")), *text_blocks(m)])
+    return list(dict.fromkeys(line for text in texts for line in text.splitlines() if line.startswith("FACT")))
 
 
 def result_text(block: Json) -> str:
     """The text of a tool_result block."""
     content = block.get("content") or ""
     if isinstance(content, str):
-        return content
+        return _unframed(content)
     return "\n".join(str(b.get("text", "")) for b in content if isinstance(b, dict) and b.get("type") == "text")
+
+
+def _unframed(text: str) -> str:
+    """A result without the frame by which a platform marks it as data."""
+    found = FRAME.fullmatch(text)
+    return found[1].replace("&lt;/data", "</data") if found else text
 
 
 def last_tool_result(messages: list[Json]) -> str:

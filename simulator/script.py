@@ -5,8 +5,10 @@ the user's message, on a line that starts with `#sim ` and goes on with JSON (wh
 
     #sim {"turns": [{"tool": "lookup", "input": {"id": 7}}, {"text": "It says: {{last_tool_result}}"}]}
 
-The script of the newest user message that has one counts. The turn that is played is the number of assistant messages
-after that message; when all turns were played, the answer is the text "done".
+The script of the newest user message that has one counts, and what others say in between changes nothing. The turn that
+is played is the number of assistant messages after that message; when all turns were played, the answer is the text
+"done", or a value of the JSON schema that is asked for. A summary in the script's own message that takes the place of
+what was played says how many turns that were, on a line `- scripted turns played: 12`.
 
 Script:
     turns        list of turns, see below; required
@@ -16,7 +18,8 @@ Script:
     key          tells equal scripts apart when attempts at a faulty turn are counted
 
 Turn: what it says (`text`, `tool` with `input`, or `tools`), and how:
-    text         the answer's text; {{last_tool_result}} stands for the text of the newest tool result
+    text         the answer's text; {{last_tool_result}} stands for the text of the newest tool result, {{facts}} for
+                 all lines of the conversation that start with FACT
     tool, input  one tool call
     tools        several tool calls in one turn: [{"name": "…", "input": {…}}, …]
     stop_reason  instead of end_turn or tool_use: max_tokens, refusal, pause_turn, model_context_window_exceeded or
@@ -64,6 +67,7 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Chunks = Annotated[int, Field(ge=1, le=10_000)]
 
 MARK = re.compile(r"^#sim[ \t]+", re.MULTILINE)
+PLAYED = re.compile(r"^- scripted turns played: ([0-9]{1,9})$", re.MULTILINE)
 FAULTS = ("status", "drop", "hang", "cut", "early_end", "error_event", "malformed_tool_json", "result")
 
 
@@ -162,7 +166,8 @@ def find_script(messages: list[Json]) -> tuple[Script, str, int] | None:
             played += 1
         elif message["role"] == "user" and (text := text_of(message)) and (mark := MARK.search(text)):
             script, length = _parse(text[mark.end() :])
-            return script, text[mark.end() : mark.end() + length], played
+            source, after = text[mark.end() : mark.end() + length], text[mark.end() + length :]
+            return script, source, played + sum(int(turns) for turns in PLAYED.findall(after)[-1:])
     return None
 
 

@@ -21,10 +21,10 @@ from agent_core.errors import KilledError, ModelError, StaleAttemptError, Unknow
 from agent_core.failpoints import failpoint
 from agent_core.guardrails import Guard
 from agent_core.loop import Ports, run
+from agent_core.messages import without_attachments
 from agent_core.outputs import Output
 from agent_core.ports import Breakers, Model
 from agent_core.redaction import Redactor
-from agent_core.state import without_attachments
 from agent_core.tools import ToolContext
 from agent_core.types import (
     Batched,
@@ -221,7 +221,8 @@ class Executor:
         artifacts = JobArtifacts(self._files, job.tenant, job.token)
         # a model's ids of its calls need not differ from job to job, and an idempotency key must
         children = ChildJobs(self._store, job)
-        return lambda call_id: ToolContext(job.id, f"{job.id}.{call_id}", workspace, artifacts, children)
+        redact = self._redactor.text
+        return lambda call_id: ToolContext(job.id, f"{job.id}.{call_id}", workspace, artifacts, children, redact)
 
     # ---- endings
 

@@ -20,7 +20,7 @@ from agent_core.errors import ToolError
 from agent_core.mcp import McpServer
 from agent_core.types import Json
 from jobs.mcp import Listing, pin_of
-from worker.mcp_transport import CONNECT_SECONDS, TOO_LARGE, open_transport
+from worker.mcp_transport import CONNECT_SECONDS, FORGOTTEN, TOO_LARGE, open_transport
 
 LIST_SECONDS = 10.0
 LOOK_AGAIN_SECONDS = 60.0
@@ -31,8 +31,6 @@ REACH_SECONDS = 5.0
 FIRST_DELAY, LONGEST_DELAY = 0.2, 30.0
 MOST_TOOLS, MOST_PAGES, MOST_LISTING_CHARS = 500, 100, 1_000_000
 LONGEST_ERROR = 2_000
-SESSION_GONE = "Session terminated"
-"""What the SDK makes of a 404 for a session: the server was started anew, and did not run the call."""
 log = structlog.get_logger("worker")
 
 
@@ -99,8 +97,9 @@ class Connection:
                 # not client.call_tool: that checks the result by a schema of the server's, which can take for ever
                 return _value(await client.session.send_request(request, mcp_types.CallToolResult))
             except MCPError as exc:
-                if not again or not self._gone(client, exc):
+                if not again or exc.code != mcp_types.INVALID_REQUEST or self._why_ended != FORGOTTEN:
                     raise
+                self._leave(client)  # and it has not run the call
             finally:
                 self._calls -= 1
         raise AssertionError("unreachable")
@@ -124,16 +123,9 @@ class Connection:
                             f"(nightshift agents accept-tools {self._server.name})", code="tool_changed")  # fmt: skip
         return name
 
-    def _gone(self, client: Client, exc: MCPError) -> bool:
-        """Whether the server has forgotten this client, and so did not run the call; a new connection is made then."""
-        gone = exc.code == mcp_types.INVALID_REQUEST and exc.message == SESSION_GONE
-        if gone and self._client is client:
-            self._leave()
-        return gone
-
     def _explained(self, exc: MCPError, repeatable: bool) -> ToolError:
         name = self._server.name
-        if TOO_LARGE in exc.message or (exc.code == mcp_types.CONNECTION_CLOSED and self._why_ended):
+        if TOO_LARGE in exc.message or (exc.code == mcp_types.CONNECTION_CLOSED and TOO_LARGE in self._why_ended):
             why = f"MCP server {name}: {self._why_ended or exc.message}; ask for less at once"
             return ToolError(why, code="result_too_large")
         if exc.code == mcp_types.INVALID_PARAMS:
@@ -230,14 +222,17 @@ class Connection:
         self._tools = {self._server.exposed(name): (name, pin_of(name, said)) for name, said in listing.items()}
         return listing
 
-    def _leave(self) -> None:
-        self._client = None
-        self._there.clear()
-        self._look.set()
+    def _leave(self, client: Client | None = None) -> None:
+        """Stops using the client, if it is still that one."""
+        if client is None or self._client is client:
+            self._client = None
+            self._there.clear()
+            self._look.set()
 
     def _ended(self, why: str) -> None:
         self._why_ended = why
-        self._leave()
+        if why != FORGOTTEN:  # the answer that says so is still to come
+            self._leave()
 
 
 def _as_said(tool: mcp_types.Tool) -> Json:

@@ -17,7 +17,7 @@ import httpx2
 import mcp_types
 import structlog
 from mcp.client.stdio import get_default_environment
-from mcp.client.streamable_http import streamable_http_client
+from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
 from mcp.shared.message import SessionMessage
 
 from agent_core.mcp import FromEnv, McpServer
@@ -27,6 +27,7 @@ CONNECT_SECONDS = 10.0
 LEAVE_SECONDS = 1.0
 """How long a subprocess has to end by itself once its standard input is closed."""
 DRAIN_SECONDS = 2.0
+FORGOTTEN = "the server has forgotten the session"
 TOO_LARGE = "byte limit"
 """Stands in the message of an answer that was too large, be it the SDK's or ours."""
 Ended = Callable[[str], None]
@@ -36,11 +37,11 @@ log = structlog.get_logger("worker")
 def open_transport(
     server: McpServer, environment: Mapping[str, str], on_end: Ended
 ) -> AbstractAsyncContextManager[tuple[object, object]]:
-    """The streams to a server. `on_end` is told that they end, and why: "" or that a message was too large."""
+    """The streams to a server. `on_end` hears why they end, or will: "", FORGOTTEN, or that a message was too large."""
     if server.command is not None:
         return _subprocess(server.command, _values(server.env, environment), on_end)
     assert server.url is not None
-    return _http(server.url, _values(server.headers, environment))
+    return _http(server.url, _values(server.headers, environment), on_end)
 
 
 def _values(declared: Mapping[str, FromEnv], environment: Mapping[str, str]) -> dict[str, str]:
@@ -130,19 +131,24 @@ async def _end(process: Process) -> None:
 
 
 @asynccontextmanager
-async def _http(url: str, headers: dict[str, str]) -> AsyncIterator[tuple[object, object]]:
+async def _http(url: str, headers: dict[str, str], on_end: Ended) -> AsyncIterator[tuple[object, object]]:
+    async def look_at(response: httpx2.Response) -> None:
+        if response.status_code == httpx2.codes.NOT_FOUND and MCP_SESSION_ID in response.request.headers:
+            on_end(FORGOTTEN)
+        _limit(response)
+
     async with (
         httpx2.AsyncClient(
             headers={**headers, "Accept-Encoding": "identity"},
             timeout=httpx2.Timeout(CONNECT_SECONDS, read=None),  # a call's own timeout bounds what it waits for
-            event_hooks={"response": [_limit]},
+            event_hooks={"response": [look_at]},
         ) as client,
         streamable_http_client(url, http_client=client, max_sse_event_size=MOST_BYTES) as streams,
     ):
         yield streams
 
 
-async def _limit(response: httpx2.Response) -> None:
+def _limit(response: httpx2.Response) -> None:
     """Bounds what is read of a response; of a stream of events the SDK bounds each."""
     if not response.headers.get("content-type", "").startswith("text/event-stream"):
         assert isinstance(response.stream, httpx2.AsyncByteStream)

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from simulator.behaviours import analyst, generic, plain, scripted
+from simulator.behaviours import analyst, code_fixer, generic, plain, research, scripted, summary, support_desk
 from simulator.behaviours.example import example_of
 from simulator.conversation import current_task
 from simulator.reply import Reply, text_block
@@ -14,12 +14,20 @@ from simulator.script import find_script
 
 Json = dict[str, Any]
 
+EXAMPLES = (code_fixer.reply, research.reply, support_desk.reply)
+"""Behaviours that know their agent's requests, and what form its answers have."""
+
 
 def reply_to(body: Json) -> Reply:
     """The reply to a request that `check_request` let through. Raises ApiError with 400 for a bad script."""
+    if summary.is_asked(body):
+        return summary.reply(body)
     if (found := find_script(body["messages"])) is not None:
-        return scripted.reply(body, *found)
-    return _as_asked(body, _behave(body))
+        script, _, turn = found
+        reply = scripted.reply(body, *found)
+        return reply if turn < len(script.turns) else _as_asked(body, reply)
+    played = filter(None, (play(body) for play in EXAMPLES))
+    return next(played, None) or _as_asked(body, _behave(body))
 
 
 def _behave(body: Json) -> Reply:

@@ -27,7 +27,8 @@ FORMATS = {
 def example_of(schema: Json, text: str) -> Any:
     """A value for the schema: its first choice or example if it has one, else `text` for strings and 1 for numbers.
 
-    Objects hold their required properties alone, arrays as few items as allowed.
+    Objects hold their required properties alone, arrays as few items as allowed. What asks whether all is `ok` is told
+    that it is.
     """
     definitions = {"#": schema}
     for section in ("$defs", "definitions"):
@@ -67,9 +68,10 @@ def _of_type(schema: Json, text: str, definitions: Json, depth: int) -> Any:
             return [_value(item, text, definitions, depth + 1) for _ in range(int(schema.get("minItems", 0)))]
         case "object":
             wanted = schema.get("properties") or {}
-            return {
+            found = {
                 name: _value(wanted.get(name, {}), text, definitions, depth + 1) for name in schema.get("required", [])
             }
+            return {**found, "ok": True} if found.get("ok") is False else found
         case _:
             return None
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from simulator.conversation import last_tool_result
+from simulator.conversation import fact_lines, last_tool_result
 from simulator.reply import Delivery, Reply, answer, text_block, tool_block
 from simulator.script import Script, Turn
 
 Json = dict[str, Any]
 
-PLACEHOLDER = "{{last_tool_result}}"
+LAST_RESULT, FACTS = "{{last_tool_result}}", "{{facts}}"
 
 
 def reply(body: Json, script: Script, source: str, played: int) -> Reply:
@@ -22,8 +22,10 @@ def reply(body: Json, script: Script, source: str, played: int) -> Reply:
     content: list[Json] = []
     if turn.text:
         text = turn.text
-        if PLACEHOLDER in text:
-            text = text.replace(PLACEHOLDER, last_tool_result(body["messages"]))
+        if LAST_RESULT in text:
+            text = text.replace(LAST_RESULT, last_tool_result(body["messages"]))
+        if FACTS in text:
+            text = text.replace(FACTS, "\n".join(fact_lines(body["messages"])))
         content = [text_block(text)] if text else []
     content += [tool_block(call.name, call.input) for call in turn.calls]
     return Reply(

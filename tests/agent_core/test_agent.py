@@ -11,6 +11,7 @@ import pytest
 
 from agent_core import Agent, Budget, DefinitionError, Tool, tool
 from agent_core.agent import PRICED, SET_BY_THE_LOOP
+from agent_core.guardrails import output_check
 from agent_core.mcp import McpServer
 from agent_core.patterns import Chain
 from agent_core.types import Json, Role

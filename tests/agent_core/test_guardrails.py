@@ -22,11 +22,11 @@ from agent_core.guardrails import (
     Guard,
     Redact,
     Verdict,
-    as_data,
     input_check,
     output_check,
     rebuilt,
 )
+from agent_core.results import as_data
 from agent_core.state import State, commit
 from agent_core.types import (
     ApprovalDecided,

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from agent_core import Completed, ModelError, Suspended
 from agent_core.defaults import MemoryJournal
-from agent_core.state import State, commit, text_of, tool_uses
+from agent_core.messages import text_of, tool_uses
+from agent_core.state import State, commit
 from agent_core.testing import DEFAULT_USAGE, ScriptedModel, calls, says
 from agent_core.types import (
     ApprovalDecided,

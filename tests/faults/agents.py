@@ -69,3 +69,13 @@ payer = Agent(
     budget=Budget(usd="5"),
     tools=[charge, wire, refund, look],
 )
+
+chief = Agent(
+    name="chief",
+    instructions="Do as the script says.",
+    model="claude-sonnet-5-5",
+    max_tokens=256,
+    budget=Budget(usd="5"),
+    tools=[look],
+    agents=["payer", "chief"],
+)

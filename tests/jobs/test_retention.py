@@ -14,8 +14,8 @@ from jobs.files import FileStore, JobArtifacts
 from jobs.link import RedisLink, connect
 from jobs.records import Job
 from jobs.retention import BATCH, Pruned, Retention
-from jobs.store import JobStore
-from tests.jobs.driver import HOUR_MS, OUTLIVES_JOBS, TENANT, Driver
+from jobs.store import Child, JobStore
+from tests.jobs.driver import HOUR_MS, OUTLIVES_JOBS, SPEC, TENANT, Driver, attempt_of
 
 BIG = "x" * INLINE_BYTES
 
@@ -81,6 +81,22 @@ async def test_an_ended_job_leaves_nothing(link, driver, files, artifacts, reten
     with pytest.raises(NotFoundError):
         await driver.store.get(TENANT, job.id)
     assert await driver.store.lines(job.id) == []
+
+
+async def test_a_parent_that_is_pruned_before_its_child_ends_leaves_nothing(link, driver, retention):
+    parent, attempt = await driver.start()
+    asked = (TENANT, SPEC.under(parent), parent.budget)
+    child = (await driver.store.submit(*asked, child=Child("job_child", parent.token))).job
+    await driver.end(parent, attempt)
+    before = await held(link)
+    assert {keys.children(parent.id), keys.ORPHANS} <= before
+    assert await retention.prune_job(parent.id)
+    assert {key for key in await held(link) if parent.id in key or key == keys.ORPHANS} == set()
+    claim = await driver.claim_one()
+    assert claim.job_id == child.id
+    await driver.end(child, attempt_of(claim))
+    assert await retention.prune_job(child.id)
+    assert await held(link) == set()
 
 
 async def test_one_that_expired_unstarted_leaves_nothing_either(link, driver, retention):
