@@ -19,9 +19,11 @@ if TYPE_CHECKING:
         StaleAttemptError,
         ToolError,
         UnknownPriceError,
+        Veto,
     )
     from agent_core.guardrails import Allow, AskPerson, Block, Redact, input_check, output_check
     from agent_core.reconcile import DidNotHappen, Happened
+    from agent_core.registry import ToolCall
     from agent_core.standalone import Result, run_agent
     from agent_core.tools import Tool, ToolContext, tool, tool_context
     from agent_core.types import Budget, Completed, Outcome, Stopped, Suspended, Usage, usd
@@ -39,8 +41,10 @@ _HOMES = {
         "StaleAttemptError",
         "ToolError",
         "UnknownPriceError",
+        "Veto",
     ),
     "guardrails": ("Allow", "AskPerson", "Block", "Redact", "input_check", "output_check"),
+    "registry": ("ToolCall",),
     "reconcile": ("DidNotHappen", "Happened"),
     "standalone": ("Result", "run_agent"),
     "tools": ("Tool", "ToolContext", "tool", "tool_context"),
@@ -70,10 +74,12 @@ __all__ = [
     "Stopped",
     "Suspended",
     "Tool",
+    "ToolCall",
     "ToolContext",
     "ToolError",
     "UnknownPriceError",
     "Usage",
+    "Veto",
     "ask",
     "input_check",
     "output_check",

@@ -68,8 +68,8 @@ def demo(
         typer.Option(
             "--file",
             "-F",
-            help="A file to ask about; a CSV, JSON or log file for the analyst. [default: what the example has; for the "
-            "analyst an inventory of the Python packages here]",
+            help="A file to ask about, for the analyst a CSV, JSON or log file. [default: what the example has; for "
+            "the analyst an inventory of the Python packages here]",
             show_default=False,
             exists=True,
             dir_okay=False,

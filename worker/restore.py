@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent_core.errors import ToolError
 from agent_core.state import State
+from agent_core.toolbox import workspace as workspaces
+from agent_core.toolbox.files import write_file
 from agent_core.turn import BUDGET_BUSY
 from agent_core.types import Json, Usage
 from jobs.decisions import open_decisions
@@ -44,6 +48,7 @@ async def restore(job: Job, store: JobStore, sessions: SessionMemory, workspace:
         history = await sessions.read(SessionScope(job.tenant, job.spec.session_id), noted)
     paths = await _fetch_files(job, workspace, files)
     attached = await asyncio.to_thread(attach, paths)
+    await asyncio.to_thread(_rewrite, workspace, lines)
     state = State([*history], elapsed=job.ran_ms / 1000)
     state.open(opening_text(job, [path.name for path in paths]), attached.blocks, attached.tokens)
     fold(state, lines)
@@ -85,6 +90,18 @@ async def _fetch_files(job: Job, workspace: Path, files: FileStore) -> list[Path
         record = await files.get(job.tenant, file_id)
         paths.append(await files.fetch(record, workspace))
     return paths
+
+
+def _rewrite(workspace: Path, lines: list[Line]) -> None:
+    """Makes the files anew that calls of the toolbox's `write_file` made: an earlier attempt may have run elsewhere."""
+    asked = {line.data["call_id"]: line.data["input"] for line in lines if line.type == "tool.requested"}
+    for line in lines:
+        if line.type != "tool.completed" or line.data["name"] != write_file.name or line.data["is_error"]:
+            continue
+        given = asked.get(line.data["call_id"], {})
+        with suppress(ToolError, KeyError, AttributeError):  # another tool of that name, with other arguments
+            workspace.mkdir(parents=True, exist_ok=True)
+            workspaces.write(workspace, given["path"], given["content"].encode("utf-8", "replace"))
 
 
 def _deferrals(lines: list[Line]) -> int:

@@ -74,8 +74,8 @@ reader = Agent(
     budget=Budget(usd="0.10", steps=10, seconds=300),
 )
 
-researcher = Agent(
-    name="researcher",
+research = Agent(
+    name="research",
     description="Answers a question from documents, with citations.",
     instructions=LEAD,
     model="claude-sonnet-5-5",

@@ -14,6 +14,7 @@ from pathlib import Path
 from agent_core import Agent, Budget, DidNotHappen, Happened, tool, tool_context
 
 POLL_SECONDS = 0.01
+FACTS = 20
 
 
 def move_money(folder: str, way: str, order: str) -> str:
@@ -61,6 +62,14 @@ async def look(folder: str, order: str, hold: str = "") -> str:
     return f"found {order}"
 
 
+@tool(effect="read")
+async def read_page(folder: str, page: int) -> str:
+    """Reads a page of a long book. Each of the first pages has a fact on it."""
+    move_money(folder, "pages", str(page))
+    fact = f"FACT {page}: number {page} is {page * 7919}\n" if page <= FACTS else ""
+    return fact + f"Nothing of importance stands on page {page}. " * 35
+
+
 payer = Agent(
     name="payer",
     instructions="Do as the script says.",
@@ -74,8 +83,21 @@ chief = Agent(
     name="chief",
     instructions="Do as the script says.",
     model="claude-sonnet-5-5",
-    max_tokens=256,
+    max_tokens=4096,
     budget=Budget(usd="5"),
     tools=[look],
     agents=["payer", "chief"],
+)
+
+reader, quick_reader = (
+    Agent(
+        name=name,
+        instructions="Do as the script says.",
+        model="claude-sonnet-5-5",
+        max_tokens=1_000,
+        budget=Budget(usd=None, steps=1_000),
+        tools=[read_page],
+        context_window=window,
+    )
+    for name, window in (("reader", 40_000), ("quick_reader", 6_000))
 )

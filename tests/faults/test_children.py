@@ -1,5 +1,5 @@
-"""A job delegates to others over the fleet, and workers die: each part is done once, and the end of the whole is the end
-of every part.
+"""A job delegates to others over the fleet, and workers die: each part is done once, and the end of the whole is the
+end of every part.
 """
 
 from __future__ import annotations

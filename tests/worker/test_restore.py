@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from agent_core.errors import ModelError
 from agent_core.state import State
+from agent_core.testing import calls
+from agent_core.testing import says as answers
+from agent_core.toolbox import read_file, write_file
 from agent_core.types import Json, Usage
 from jobs.journal import Line
 from jobs.records import Job
 from memory.session import SessionMemory, SessionScope
-from tests.worker.conftest import TENANT, Bench
+from tests.worker.conftest import TENANT, Bench, make_agent
 from worker.restore import fold, restore
 
 
@@ -132,3 +137,17 @@ async def test_waits_since_the_last_answer_are_found(bench: Bench):
     await bench.store.move(claim.job, "hand_back", {"deferred": 5.0}, attempt=bench.attempt(claim))
     found, _ = await restored(bench, job_id)
     assert found.deferrals == 1
+
+
+async def test_a_worker_elsewhere_finds_the_files_that_the_job_wrote(bench: Bench, tmp_path: Path) -> None:
+    agent = make_agent(tools=[write_file, read_file], auto_approve=[])
+    job_id = await bench.submit(agent)
+    wrote = calls(("write_file", {"path": "notes/a.md", "content": "what I found"}))
+    busy = ModelError("overloaded", "busy", retryable=True, retry_after=99)
+    await bench.run([wrote, busy], agent)
+    await bench.store.undefer(job_id)
+    await bench.store.release(job_id)
+    bench.folder = tmp_path / "elsewhere"
+    await bench.run([wrote, calls(("read_file", {"path": "notes/a.md", "offset": 5})), answers("done")], agent)
+    results = [line.data["content"] for line in await bench.store.lines(job_id) if line.type == "tool.completed"]
+    assert "I found" in results[-1]
