@@ -7,7 +7,7 @@ import pytest
 from tests.faults.agents import FACTS
 from tests.faults.evidence import payments
 from tests.faults.rig import Rig
-from tests.integration.harness import calls, eventually, says
+from tests.integration.harness import WorkerProcess, calls, eventually, says
 
 PLANTED = [f"FACT {page}: number {page} is {page * 7919}" for page in range(1, FACTS + 1)]
 
@@ -24,12 +24,11 @@ async def test_a_conversation_longer_than_the_window_keeps_what_was_learned_earl
 ) -> None:
     pages = [calls("read_page", folder=str(rig.folder), page=page) for page in range(1, steps)]
     rig.ids["book"] = await rig.client.submit("book", *pages, says("I learned:\n{{facts}}"), agent=agent)
-    worker = rig.start_worker()
     for number in range(1, kills + 1):
-        read = number * steps // (kills + 1)
-        await eventually(lambda read=read: rig.paid("pages") >= read, f"{read} pages{worker.tail()}", within=120)
-        worker.kill()
         worker = rig.start_worker()
+        await read_so_far(rig, worker, number * steps // (kills + 1))
+        worker.kill()
+    rig.start_worker()
 
     job = await rig.client.watch("book", rig.ids["book"])
     assert job["status"] == "completed", job
@@ -52,6 +51,11 @@ async def test_a_conversation_longer_than_the_window_keeps_what_was_learned_earl
         + sum(len(line.data["content"]) // 4 for line in lines if line.type == "tool.completed")
     )
     report(f"{steps} steps in {window:,} tokens", summaries=len(summaries), largest_prompt=max(prompts), kills=kills)
+
+
+async def read_so_far(rig: Rig, worker: WorkerProcess, pages: int) -> None:
+    """Returns once so many pages were read."""
+    await eventually(lambda: rig.paid("pages") >= pages, lambda: f"{pages} pages{worker.tail()}", within=45)
 
 
 def tokens_of(usage, *names: str) -> int:
