@@ -22,11 +22,12 @@ if TYPE_CHECKING:
         Veto,
     )
     from agent_core.guardrails import Allow, AskPerson, Block, Redact, input_check, output_check
+    from agent_core.outcomes import Completed, Outcome, Stopped, Suspended
     from agent_core.reconcile import DidNotHappen, Happened
     from agent_core.registry import ToolCall
     from agent_core.standalone import Result, run_agent
     from agent_core.tools import Tool, ToolContext, tool, tool_context
-    from agent_core.types import Budget, Completed, Outcome, Stopped, Suspended, Usage, usd
+    from agent_core.types import Budget, Usage, usd
 
 _HOMES = {
     "agent": ("Agent",),

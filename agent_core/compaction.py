@@ -7,10 +7,12 @@ summary has seen, unless there is no summary to be had; then the oldest tool res
 
 from __future__ import annotations
 
+from agent_core.entries import Compacted, ModelCompleted, ResultsCleared
 from agent_core.errors import BudgetError, ModelError
+from agent_core.outcomes import Batched, Deferred
 from agent_core.state import State, commit
 from agent_core.turn import Ask, Turn, ask
-from agent_core.types import Batched, Compacted, Deferred, Json, ModelCompleted, ResultsCleared
+from agent_core.types import Json
 
 FULL = 0.75
 """The share of the context window at which room is made."""

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from agent_core.entries import Entry, ModelCompleted, ModelFailed, ModelStarted
 from agent_core.errors import BudgetError
+from agent_core.outcomes import Refusal
 from agent_core.ports import Decision
-from agent_core.types import (
-    Budget,
-    Effect,
-    Entry,
-    Json,
-    ModelCompleted,
-    ModelFailed,
-    ModelStarted,
-    Refusal,
-    Unit,
-    Usage,
-)
+from agent_core.types import Budget, Effect, Json, Unit, Usage
 
 
 class MemoryJournal:

@@ -13,7 +13,7 @@ AgentError
 
 from __future__ import annotations
 
-from agent_core.types import Refusal
+from agent_core.outcomes import Refusal
 
 
 class AgentError(Exception):

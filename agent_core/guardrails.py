@@ -15,9 +15,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from agent_core.entries import GuardrailChecked
+from agent_core.outcomes import Completed, Outcome, Stopped, Suspended
 from agent_core.ports import Journal
 from agent_core.state import State, commit
-from agent_core.types import Completed, GuardrailChecked, Json, Outcome, Stopped, Suspended
+from agent_core.types import Json
 
 Stage = Literal["input", "output"]
 CHECK_SECONDS = 30.0

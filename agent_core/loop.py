@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from agent_core.agent import Agent
 from agent_core.compaction import make_room
 from agent_core.defaults import AlwaysClosed
+from agent_core.entries import StateChanged
 from agent_core.errors import BudgetError, ModelError
+from agent_core.outcomes import Batched, Completed, Deferred, Held, Outcome, Paused, Refusal, Stopped
 from agent_core.outputs import Output, OutputError
 from agent_core.ports import Approver, Breakers, Events, Journal, Model
 from agent_core.sanity import circling
@@ -23,19 +25,7 @@ from agent_core.state import State, commit
 from agent_core.tool_calls import Using, run_tools
 from agent_core.tools import Registry, ToolContext
 from agent_core.turn import BUDGET_BUSY, Backoff, Turn, instructions, take_turn
-from agent_core.types import (
-    Batched,
-    Budget,
-    Completed,
-    Deferred,
-    Held,
-    Json,
-    Outcome,
-    Paused,
-    Refusal,
-    StateChanged,
-    Stopped,
-)
+from agent_core.types import Budget, Json
 
 STOPS = {
     "max_tokens": "the reply reached its limit of output tokens, so none of its tool calls were run",

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from agent_core.types import Effect, Entry, Json
+from agent_core.entries import Entry
+from agent_core.types import Effect, Json
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
-from agent_core.types import Entry, Json, ModelCompleted, entry_to_json
+from agent_core.entries import Entry, ModelCompleted, entry_to_json
+from agent_core.types import Json
 
 T = TypeVar("T")
 SHORTEST = 8

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from agent_core.entries import StateChanged
+from agent_core.outcomes import Stopped
 from agent_core.registry import ToolResult, failure
 from agent_core.state import REPEATS, State
-from agent_core.types import StateChanged, Stopped
 
 MOST_FAILURES = 3
 WARNING = (

@@ -11,10 +11,11 @@ from agent_core.agent import Agent
 from agent_core.defaults import MemoryJournal, NoEvents, RefuseDestructive
 from agent_core.guardrails import Guard
 from agent_core.loop import Ports, run
+from agent_core.outcomes import Completed, Outcome, Stopped
 from agent_core.ports import Approver, Events, Journal, Model
 from agent_core.state import State
 from agent_core.tools import ToolContext
-from agent_core.types import Completed, Outcome, Stopped, Usage
+from agent_core.types import Usage
 
 
 @dataclass(frozen=True, slots=True)

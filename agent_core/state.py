@@ -9,29 +9,27 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from agent_core.errors import BudgetError
-from agent_core.messages import blocks_of, cleared, is_blank, size_of, text_of, tool_uses, with_note
-from agent_core.ports import Journal
-from agent_core.redaction import BEGINNING
-from agent_core.results import as_data
-from agent_core.types import (
+from agent_core.entries import (
     ApprovalDecided,
     Compacted,
     Entry,
     GuardrailChecked,
-    Json,
     ModelCompleted,
     ModelFailed,
     ModelStarted,
     ModelSubmitted,
     ResultsCleared,
-    Role,
     StateChanged,
     ToolCompleted,
     ToolReconciled,
     ToolRequested,
-    Usage,
 )
+from agent_core.errors import BudgetError
+from agent_core.messages import blocks_of, cleared, is_blank, size_of, text_of, tool_uses, with_note
+from agent_core.ports import Journal
+from agent_core.redaction import BEGINNING
+from agent_core.results import as_data
+from agent_core.types import Json, Role, Usage
 
 WHOLE = frozenset({"tool_use", "end_turn"})
 """Stop reasons of a reply whose tool calls may run. A reply that was cut off keeps none of its calls."""

@@ -9,23 +9,16 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from agent_core.context import ToolContext
+from agent_core.entries import ApprovalDecided, ToolCompleted, ToolReconciled, ToolRequested
 from agent_core.errors import BudgetError
 from agent_core.failpoints import failpoint
+from agent_core.outcomes import Delegated, Refusal, Suspended
 from agent_core.ports import Approver, Decision, Journal
 from agent_core.reconcile import DidNotHappen
 from agent_core.registry import Registry, ToolResult, failure, success
 from agent_core.sanity import out_of_order
 from agent_core.state import State, commit
-from agent_core.types import (
-    ApprovalDecided,
-    Delegated,
-    Json,
-    Refusal,
-    Suspended,
-    ToolCompleted,
-    ToolReconciled,
-    ToolRequested,
-)
+from agent_core.types import Json
 
 T = TypeVar("T")
 FINISHING_SECONDS = 1.0

@@ -12,26 +12,18 @@ from dataclasses import dataclass, field
 
 from agent_core.agent import Agent
 from agent_core.defaults import AlwaysClosed
+from agent_core.entries import ModelCompleted, ModelFailed, ModelStarted, ModelSubmitted
 from agent_core.errors import BudgetError, ModelError
 from agent_core.failpoints import failpoint
 from agent_core.messages import with_note
+from agent_core.outcomes import Batched, Deferred, Refusal
 from agent_core.ports import Breakers, Draft, Events, Journal, Model, Request
 from agent_core.pricing import OWN_TOKENS, estimate_output_tokens
 from agent_core.results import DATA_NOTE
 from agent_core.server_tools import server_tools_bound
 from agent_core.state import State, commit
 from agent_core.targets import Target
-from agent_core.types import (
-    Batched,
-    Deferred,
-    Json,
-    ModelCompleted,
-    ModelFailed,
-    ModelStarted,
-    ModelSubmitted,
-    Refusal,
-    Role,
-)
+from agent_core.types import Json, Role
 
 LEAST_OUTPUT = 256
 """Tokens; a call that may write less than this is not worth its input."""

@@ -22,8 +22,9 @@ from jobs.agents import AgentCatalogue, Published
 from jobs.errors import InvalidError, NotFoundError
 from jobs.files import FileStore
 from jobs.link import milliseconds
+from jobs.moves import Idempotency, Submitted
 from jobs.records import JobSpec
-from jobs.store import Idempotency, JobStore, Submitted
+from jobs.store import JobStore
 
 AGENT_SECONDS = 1.0
 """How long a process goes by an agent's current version before it asks again."""

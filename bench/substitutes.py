@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent_core.claude import ClaudeModel
 from agent_core.errors import StaleAttemptError
 from agent_core.ports import Draft, Request
-from jobs.store import Attempt
+from jobs.moves import Attempt
 from worker.executor import Attempted, Executor
 from worker.settings import Settings
 

@@ -146,6 +146,11 @@ def _resumed(event: Json, data: Json) -> str:
     return f"{data['by']} says: {said}" if said else ""
 
 
+def _state_changed(event: Json, data: Json) -> str:
+    say = data.get("say")
+    return f"{data['state']}: {one_line(say, 160)}" if say else str(data["state"])
+
+
 def _tool_reconciled(event: Json, data: Json) -> str:
     words = "happened" if data["decision"] == "happened" else "did not happen"
     source = "a person" if data["by"] == "person" else "its reconcile function"
@@ -190,6 +195,7 @@ DETAILS: dict[str, Callable[[Json, Json], str]] = {
     "job.failed": _ended,
     "job.cancelled": _ended,
     "job.expired": _ended,
+    "state.changed": _state_changed,
     "model.started": _model_started,
     "model.submitted": _model_submitted,
     "model.completed": _model_completed,

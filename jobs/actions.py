@@ -11,9 +11,9 @@ from agent_core.types import Budget, Json
 from jobs.errors import ConflictError, InvalidError, NotFoundError
 from jobs.journal import Line
 from jobs.link import milliseconds
+from jobs.moves import Idempotency, Submitted
 from jobs.ports import Store
 from jobs.records import DamagedRecordError, Job, budget_fields
-from jobs.store import Idempotency, Submitted
 
 ROUNDS = 5
 """A job that moves between our look and our script is looked at again, this often at most."""

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from agent_core.types import ApprovalDecided, Effect, Json, entry_from_json, entry_to_json
+from agent_core.entries import ApprovalDecided, entry_from_json, entry_to_json
+from agent_core.types import Effect, Json
 from jobs import keys
 from jobs.errors import ConflictError, NotFoundError
 from jobs.journal import dump

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from agent_core.types import AtLimit, Json, Refusal, usd
+from agent_core.outcomes import Refusal
+from agent_core.types import AtLimit, Json, usd
 from jobs import actions, keys
 from jobs.errors import ConflictError, InvalidError, NotFoundError
 from jobs.store import JobStore

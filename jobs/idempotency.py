@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from jobs import keys
 from jobs.errors import ConflictError, IdempotencyError
 from jobs.link import RedisLink
+from jobs.moves import Idempotency
 from jobs.scripts import script
-from jobs.store import IDEMPOTENCY_SECONDS, Idempotency
+from jobs.store import IDEMPOTENCY_SECONDS
 
 PENDING_SECONDS = 120
 """After this time a request that never answered is taken for dead, and its key may be used again."""

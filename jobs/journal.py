@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from agent_core.types import Entry, Json, Usage, entry_from_json, usd
+from agent_core.entries import Entry, entry_from_json
+from agent_core.types import Json, Usage, usd
 from jobs.errors import InvalidError
 from jobs.records import rfc3339
 

@@ -7,20 +7,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent_core.types import (
-    USAGE_FIELDS,
+from agent_core.entries import (
     Entry,
-    Json,
     ModelCompleted,
     ModelFailed,
     ModelStarted,
     ModelSubmitted,
-    Refusal,
     ToolCompleted,
     ToolReconciled,
     ToolRequested,
-    Usage,
 )
+from agent_core.outcomes import Refusal
+from agent_core.types import USAGE_FIELDS, Json, Usage
 from jobs import keys
 
 FIRST_LOOK_MS = 2000

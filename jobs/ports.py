@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from agent_core.types import ApprovalDecided, Budget, Json
+from agent_core.entries import ApprovalDecided
+from agent_core.types import Budget, Json
 from jobs.approvals import Approval, ApprovalStatus, Due, Request, Verdict
 from jobs.journal import FIRST, Line
 from jobs.money import NO_MONEY, Money
+from jobs.moves import Attempt, Child, Hold, Idempotency, Moved, Submitted
 from jobs.queue import FROM_THE_START, MOST_OVERDUE, Claim, Overdue, PassOver
 from jobs.records import Job, JobSpec
-from jobs.store import Attempt, Child, Hold, Idempotency, Moved, Submitted
 
 
 class TicketQueue(Protocol):

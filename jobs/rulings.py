@@ -6,8 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from agent_core.entries import ApprovalDecided
 from agent_core.failpoints import failpoint
-from agent_core.types import ApprovalDecided, Json
+from agent_core.types import Json
 from jobs.approvals import Approval, ApprovalStatus, Verdict, sha256_of
 from jobs.errors import ConflictError, ForbiddenError, GoneError, InvalidError, NotFoundError
 from jobs.ports import Store

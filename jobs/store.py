@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -23,6 +23,7 @@ from jobs.journal import FIRST, Line, dump, parse_line
 from jobs.kill_switch import Switch, switches_of
 from jobs.link import RedisLink
 from jobs.money import NAMES, NO_MONEY, Money, refusal_from
+from jobs.moves import Attempt, Child, Hold, Idempotency, Moved, Submitted
 from jobs.queue import LEASE_MARGIN, Tickets, queue_name
 from jobs.records import DamagedRecordError, Job, JobSpec, new_id, parse_record, record_fields
 from jobs.scripts import script
@@ -33,57 +34,6 @@ REPLICA_MS = 1000
 TO_THE_FRONT = frozenset({"hand_back", "rescue"})
 """Moves after which a job is the next one of its queue: it has waited its turn before."""
 ENDED_JSON = json.dumps(dict.fromkeys(sorted(ENDED), True))
-
-
-@dataclass(frozen=True, slots=True)
-class Idempotency:
-    """A caller's key for a submission and the fingerprint of its body."""
-
-    digest: str
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """The id of a job that is made once, and the token of the parent's attempt that makes it."""
-
-    id: str
-    token: str
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """The job of a submission; `replayed` when an earlier one with the same idempotency key made it."""
-
-    job: Job
-    replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """Who may write: the token of the attempt and the queue it was claimed from."""
-
-    token: str
-    queue: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """The budget that a paused job waits for, as `scope|period`, and the ms at which its window ends (None: never)."""
-
-    budget: str
-    until_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """A transition that was made. `following` is the next job of the session, when this one's end lets it run;
-    `orphans` is how many of its children go on although it has ended.
-    """
-
-    entry_id: str
-    following: str | None = None
-    orphans: int = 0
 
 
 class JobStore:

@@ -20,10 +20,11 @@ from jobs.journal import FIRST, Line
 from jobs.kill_switch import GLOBAL
 from jobs.link import milliseconds
 from jobs.money import NO_MONEY, Money
+from jobs.moves import Attempt, Child, Hold, Idempotency, Moved, Submitted
 from jobs.queue import CLAIM, FROM_THE_START, MOST_OVERDUE, Claim, Overdue, PassOver, queue_name, side_queue
 from jobs.records import Job, JobSpec, new_id, record_fields
 from jobs.status import ENDED, TRANSITIONS, Status, refusal
-from jobs.store import IDEMPOTENCY_SECONDS, TO_THE_FRONT, Attempt, Child, Hold, Idempotency, Moved, Submitted
+from jobs.store import IDEMPOTENCY_SECONDS, TO_THE_FRONT
 from jobs.testing_approvals import MemoryApprovals
 from jobs.testing_shelf import Clock, Record, Shelf
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from agent_core.types import ApprovalDecided, entry_to_json
+from agent_core.entries import ApprovalDecided, entry_to_json
 from jobs.approvals import Approval, ApprovalStatus, Due, Request, Verdict, sha256_of, undecided
 from jobs.errors import NotFoundError
 from jobs.records import Job

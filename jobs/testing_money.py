@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 from agent_core.errors import BudgetError, KilledError
-from agent_core.types import AtLimit, Json, Refusal, Unit
+from agent_core.outcomes import Refusal
+from agent_core.types import AtLimit, Json, Unit
 
 PERIODS = ("total", "month", "day")
 WARNED = (80, 100)

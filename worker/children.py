@@ -9,8 +9,9 @@ from agent_core.errors import ToolError
 from agent_core.types import Json, is_amount, usd
 from jobs.agents import AgentCatalogue
 from jobs.errors import NotFoundError, StoppedError
+from jobs.moves import Child
 from jobs.records import Job, JobSpec
-from jobs.store import Child, JobStore
+from jobs.store import JobStore
 
 DEEPEST = 5
 """So many jobs may stand above one: an agent that delegates to itself must end."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from agent_core.entries import Entry, ToolCompleted, ToolReconciled
 from agent_core.ports import Journal
 from agent_core.state import State, commit
 from agent_core.tools import Registry, ToolContext
-from agent_core.types import Entry, Json, ToolCompleted, ToolReconciled
+from agent_core.types import Json
 
 
 async def take_over(

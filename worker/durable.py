@@ -7,17 +7,10 @@ import json
 from collections import Counter
 from collections.abc import Callable
 
+from agent_core.entries import Entry, ModelCompleted, ModelFailed, ToolCompleted, entry_to_json
 from agent_core.errors import BudgetError
 from agent_core.redaction import Redactor
-from agent_core.types import (
-    USAGE_FIELDS,
-    Entry,
-    Json,
-    ModelCompleted,
-    ModelFailed,
-    ToolCompleted,
-    entry_to_json,
-)
+from agent_core.types import USAGE_FIELDS, Json
 from jobs import keys
 from jobs.money import NO_MONEY, Money, money_of
 from jobs.records import Job

@@ -22,23 +22,23 @@ from agent_core.failpoints import failpoint
 from agent_core.guardrails import Guard
 from agent_core.loop import Ports, run
 from agent_core.messages import without_attachments
-from agent_core.outputs import Output
-from agent_core.ports import Breakers, Model
-from agent_core.redaction import Redactor
-from agent_core.tools import ToolContext
-from agent_core.types import (
+from agent_core.outcomes import (
     Batched,
     Completed,
     Deferred,
     Delegated,
     Held,
-    Json,
     Outcome,
     Paused,
     Refusal,
     Stopped,
     Suspended,
 )
+from agent_core.outputs import Output
+from agent_core.ports import Breakers, Model
+from agent_core.redaction import Redactor
+from agent_core.tools import ToolContext
+from agent_core.types import Json
 from jobs import keys
 from jobs.actions import cancel_children
 from jobs.batches import LONGEST_MS, BatchWaits
@@ -47,11 +47,12 @@ from jobs.errors import NotFoundError
 from jobs.estimate import remember
 from jobs.files import FileStore, JobArtifacts
 from jobs.money import reached
+from jobs.moves import Attempt, Hold
 from jobs.queue import Claim
 from jobs.records import Job, Service
 from jobs.rulings import APPROVAL
 from jobs.stats import Stats
-from jobs.store import Attempt, Hold, JobStore
+from jobs.store import JobStore
 from memory.session import Fence, SessionMemory, SessionScope
 from worker.approvals import requests
 from worker.children import ChildJobs

@@ -14,11 +14,11 @@ import structlog
 from agent_core.failpoints import failpoint
 from jobs.actions import cancel_children
 from jobs.errors import ConflictError, JobsError, NotFoundError, StaleAttemptError, UnavailableError
+from jobs.moves import Attempt, Moved
 from jobs.ports import Store
 from jobs.queue import FROM_THE_START, MOST_OVERDUE, Overdue, PassOver
 from jobs.records import DamagedRecordError, Job
 from jobs.stats import Stats
-from jobs.store import Attempt, Moved
 
 log = structlog.get_logger("worker")
 MOST_LOST = 3

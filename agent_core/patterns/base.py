@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from agent_core.entries import StateChanged
+from agent_core.outcomes import Completed, Stopped
 from agent_core.state import State
-from agent_core.types import Completed, Json, StateChanged, Stopped
+from agent_core.types import Json
 
 VERDICT: Json = {
     "type": "object",

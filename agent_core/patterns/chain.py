@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from agent_core.entries import StateChanged
+from agent_core.outcomes import Completed
 from agent_core.state import State
-from agent_core.types import Completed, Json, StateChanged
+from agent_core.types import Json
 
 
 @dataclass(frozen=True)

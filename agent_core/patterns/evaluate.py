@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from agent_core.entries import StateChanged
+from agent_core.outcomes import Completed
 from agent_core.patterns.base import VERDICT, verdict_of
 from agent_core.state import State
-from agent_core.types import Completed, Json, StateChanged
+from agent_core.types import Json
 
 JUDGE = "Judge the answer above by these criteria alone, and list each that it does not meet yet:\n{criteria}"
 IMPROVE = "Your answer was judged:\n{problems}\n\nGive a new final answer that mends all of this."

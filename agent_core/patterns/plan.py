@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from agent_core.entries import StateChanged
+from agent_core.outcomes import Completed, Stopped
 from agent_core.patterns.base import VERDICT, verdict_of
 from agent_core.state import State
-from agent_core.types import Completed, Json, StateChanged, Stopped
+from agent_core.types import Json
 
 PLAN = "Before anything else: write a short numbered plan of how to do this. Do not carry it out yet."
 EXECUTE = "Carry out the plan now, step by step, and then give the final answer to the task."

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent_core.entries import StateChanged
+from agent_core.outcomes import Completed
 from agent_core.state import State
-from agent_core.types import Completed, Json, StateChanged
+from agent_core.types import Json
 
 ROUTE = "Which of these does the task call for? Do not do the task yet.\n{routes}"
 

@@ -19,7 +19,7 @@ from api.submission import fingerprinted, idempotency_of
 from api.waiting import until_settled
 from jobs.errors import JobsError
 from jobs.listing import Filters, list_jobs
-from jobs.store import Idempotency
+from jobs.moves import Idempotency
 
 RUN_SECONDS = 30
 MOST_WAIT = 60

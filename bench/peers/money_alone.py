@@ -13,8 +13,9 @@ import redis
 import uvloop
 
 from agent_core.claude import ClaudeModel
+from agent_core.entries import Entry, ModelCompleted, ModelStarted, entry_to_json
 from agent_core.ports import Draft, Request
-from agent_core.types import Budget, Entry, Json, ModelCompleted, ModelStarted, entry_to_json
+from agent_core.types import Budget, Json
 from bench.agents import INSTRUCTIONS, MAX_TOKENS, MODEL, bench, lookup_order
 from bench.stack import TENANT
 from jobs.budgets import Budgets, Period, ScopeBudget

@@ -78,7 +78,7 @@ def _reader(task: Task) -> Reply:
     best = _best(_matches(searches), question)
     if best and not task.of("read_file"):
         return call_tools("I read what stands around that.", ("read_file", {"path": best[0]["path"]}))
-    passages = [{"file": m["path"], "line": m["line"], "quote": m["text"].strip()} for m in best]
+    passages = [{"file": m["path"], "line": m["line"], "quote": m["text"].strip(" -")} for m in best]
     summary = f"{file} speaks of it in {len(passages)} lines." if passages else f"{file} says nothing on the question."
     return answer(json.dumps({"summary": summary, "passages": passages}, ensure_ascii=False))
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from agent_core import Agent, Budget, Outcome, Tool, tool, tool_context
 from agent_core.defaults import MemoryJournal, NoEvents, RefuseDestructive
+from agent_core.entries import Entry, entry_from_json, entry_to_json
 from agent_core.loop import Ports, run
 from agent_core.ports import Approver, Events, Journal, Model
 from agent_core.state import State
 from agent_core.tools import ToolContext
 from agent_core.turn import Backoff
-from agent_core.types import Entry, Json, entry_from_json, entry_to_json
+from agent_core.types import Json
 
 MODEL = "claude-sonnet-5-5"
 TASK: Json = {"role": "user", "content": "go on"}

@@ -11,7 +11,7 @@ import pytest
 
 from agent_core import Agent, Budget, DefinitionError, Tool, tool
 from agent_core.agent import PRICED, SET_BY_THE_LOOP
-from agent_core.guardrails import output_check
+from agent_core.guardrails import Allow, output_check
 from agent_core.mcp import McpServer
 from agent_core.patterns import Chain
 from agent_core.types import Json, Role
@@ -166,7 +166,7 @@ CHANGES: Json = {
     "models": {"planner": "claude-opus-5-5"},
     "cache_ttl": "1h",
     "approvals": {"change": "always"},
-    "guardrails": [output_check(len)],
+    "guardrails": [output_check(lambda text, given: Allow())],
     "fallbacks": ["claude-haiku-5-5", "local-model@second"],
     "thinking": True,
     "effort": "low",

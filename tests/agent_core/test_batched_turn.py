@@ -8,12 +8,14 @@ import pytest
 
 from agent_core import ModelError
 from agent_core.defaults import MemoryJournal, NoEvents
+from agent_core.entries import ModelCompleted, ModelFailed, ModelStarted, ModelSubmitted
 from agent_core.loop import run
+from agent_core.outcomes import Batched, Deferred
 from agent_core.ports import Draft, Request
 from agent_core.state import State
 from agent_core.testing import DEFAULT_USAGE, ScriptedModel
 from agent_core.turn import Turn, take_turn
-from agent_core.types import Batched, Deferred, Json, ModelCompleted, ModelFailed, ModelStarted, ModelSubmitted
+from agent_core.types import Json
 from tests.agent_core.harness import AT_ONCE, TASK, make_agent, make_ports, reread
 
 

@@ -15,10 +15,12 @@ from aiohttp import web
 
 from agent_core import ClaudeModel, Completed, ModelError, ToolError, run_agent, tool
 from agent_core.defaults import MemoryJournal
+from agent_core.entries import ModelCompleted, ModelFailed
+from agent_core.outcomes import Deferred
 from agent_core.ports import Draft, Request
 from agent_core.pricing import Prices
 from agent_core.state import State
-from agent_core.types import Deferred, Json, ModelCompleted, ModelFailed
+from agent_core.types import Json
 from simulator.server import create_app
 from tests.agent_core.harness import AT_ONCE, MODEL, make_agent, make_ports, play
 

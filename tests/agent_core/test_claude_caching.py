@@ -11,9 +11,10 @@ import pytest_asyncio
 
 from agent_core import Agent, ClaudeModel, Completed, tool
 from agent_core.defaults import MemoryJournal
+from agent_core.entries import ModelCompleted
 from agent_core.state import State
 from agent_core.testing import ScriptedModel, calls, says
-from agent_core.types import Json, ModelCompleted
+from agent_core.types import Json
 from simulator.server import create_app
 from tests.agent_core.harness import Killed, Log, MortalJournal, make_agent, make_ports, play, reread
 from tests.agent_core.test_claude import script, serve

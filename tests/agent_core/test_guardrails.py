@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent_core import guardrails
 from agent_core.defaults import MemoryJournal
+from agent_core.entries import ApprovalDecided, Entry, GuardrailChecked, ModelCompleted
 from agent_core.errors import DefinitionError
 from agent_core.guardrails import (
     Allow,
@@ -26,19 +27,10 @@ from agent_core.guardrails import (
     output_check,
     rebuilt,
 )
+from agent_core.outcomes import Completed, Outcome, Stopped, Suspended
 from agent_core.results import as_data
 from agent_core.state import State, commit
-from agent_core.types import (
-    ApprovalDecided,
-    Completed,
-    Entry,
-    GuardrailChecked,
-    Json,
-    ModelCompleted,
-    Outcome,
-    Stopped,
-    Suspended,
-)
+from agent_core.types import Json
 from tests.agent_core.harness import Killed, MortalJournal, make_agent, reread
 
 TASK: Json = {"role": "user", "content": "call 555-1234"}

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from agent_core import Budget
 from agent_core.defaults import MemoryJournal
+from agent_core.entries import ModelCompleted, ModelFailed, ModelStarted, ToolCompleted
 from agent_core.ports import Draft, Request
 from agent_core.pricing import OWN_TOKENS
 from agent_core.state import State
 from agent_core.testing import DEFAULT_USAGE, ScriptedModel, calls, says
-from agent_core.types import Json, ModelCompleted, ModelFailed, ModelStarted, ToolCompleted
+from agent_core.types import Json
 from tests.agent_core.harness import MODEL, TASK, Log, make_agent, make_ports, play
 
 Tokeniser = Callable[[str], int]

@@ -8,11 +8,13 @@ import pytest
 
 from agent_core import Agent, Budget, BudgetError, Completed, Outcome, Stopped, tool
 from agent_core.defaults import MemoryJournal
+from agent_core.entries import Entry, ModelCompleted, ModelStarted
+from agent_core.outcomes import Held, Refusal
 from agent_core.pricing import OWN_TOKENS, PUBLISHED
 from agent_core.state import State
 from agent_core.testing import ScriptedModel, calls, says
 from agent_core.turn import LEAST_OUTPUT
-from agent_core.types import AtLimit, Entry, Held, Json, ModelCompleted, ModelStarted, Refusal, usd
+from agent_core.types import AtLimit, Json, usd
 from tests.agent_core.harness import MODEL, TASK, make_agent, make_ports, play, reread
 
 FIRST = {**calls(("look", {"at": 1}), text="so far"), "usage": {"input_tokens": 100, "output_tokens": 4_000}}

@@ -11,27 +11,17 @@ import pytest
 
 from agent_core import Budget, BudgetError, Completed, ModelError, Stopped, Suspended, ToolError, tool, tool_context
 from agent_core.defaults import AskForDestructive, MemoryJournal, RefuseDestructive
+from agent_core.entries import Entry, ModelCompleted, ModelFailed, ModelStarted, ToolCompleted, ToolRequested
 from agent_core.errors import StaleAttemptError
 from agent_core.loop import run
+from agent_core.outcomes import Deferred, Paused, Refusal
 from agent_core.ports import Decision, Draft, Request
 from agent_core.pricing import PUBLISHED
 from agent_core.state import State
 from agent_core.testing import DEFAULT_USAGE, ScriptedModel, calls, says
 from agent_core.tools import Registry, ToolContext
 from agent_core.turn import CONCLUDE
-from agent_core.types import (
-    Deferred,
-    Effect,
-    Entry,
-    Json,
-    ModelCompleted,
-    ModelFailed,
-    ModelStarted,
-    Paused,
-    Refusal,
-    ToolCompleted,
-    ToolRequested,
-)
+from agent_core.types import Effect, Json
 from tests.agent_core.harness import MODEL, TASK, Log, make_agent, make_ports, play, reread
 
 UNLIMITED = Budget(None, None, None, None)

@@ -11,10 +11,11 @@ import pytest
 
 from agent_core import Completed, DefinitionError, DidNotHappen, Happened, Suspended, Tool, tool, tool_context
 from agent_core.defaults import MemoryJournal
+from agent_core.entries import Entry, ModelCompleted, ToolCompleted, ToolReconciled, ToolRequested
 from agent_core.state import State
 from agent_core.testing import DEFAULT_USAGE, ScriptedModel, calls, says
 from agent_core.tool_calls import FINISHING_SECONDS
-from agent_core.types import Entry, Json, ModelCompleted, ToolCompleted, ToolReconciled, ToolRequested
+from agent_core.types import Json
 from tests.agent_core.harness import MODEL, TASK, Killed, MortalJournal, make_agent, make_ports, play, reread
 
 CALL: Json = {"type": "tool_use", "id": "toolu_0_0", "name": "pay", "input": {"amount": 3}}

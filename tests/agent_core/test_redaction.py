@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_core.entries import ModelCompleted, ModelFailed, ModelStarted, ToolCompleted, ToolRequested
 from agent_core.redaction import SHAPES, Redactor, mark
-from agent_core.types import ModelCompleted, ModelFailed, ModelStarted, ToolCompleted, ToolRequested
 
 LETTERS = string.ascii_letters + string.digits
 ADMIN = "correct-horse-battery"

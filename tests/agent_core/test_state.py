@@ -15,19 +15,12 @@ from hypothesis import strategies as st
 
 from agent_core import Completed, ModelError, Suspended
 from agent_core.defaults import MemoryJournal
+from agent_core.entries import ApprovalDecided, Entry, ModelCompleted, ModelFailed, ToolCompleted, ToolRequested
 from agent_core.messages import text_of, tool_uses
+from agent_core.outcomes import Outcome
 from agent_core.state import State, commit
 from agent_core.testing import DEFAULT_USAGE, ScriptedModel, calls, says
-from agent_core.types import (
-    ApprovalDecided,
-    Entry,
-    Json,
-    ModelCompleted,
-    ModelFailed,
-    Outcome,
-    ToolCompleted,
-    ToolRequested,
-)
+from agent_core.types import Json
 from simulator.validation import check_request
 from tests.agent_core.harness import TASK, Killed, Log, MortalJournal, make_agent, make_ports, play, reread
 

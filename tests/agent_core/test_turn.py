@@ -8,13 +8,15 @@ import pytest
 
 from agent_core import Budget, BudgetError, ModelError, UnknownPriceError
 from agent_core.defaults import MemoryJournal, NoEvents
+from agent_core.entries import Entry, ModelCompleted, ModelFailed, ModelStarted
 from agent_core.errors import KilledError
+from agent_core.outcomes import Deferred, Refusal
 from agent_core.ports import Draft, Request
 from agent_core.pricing import OWN_TOKENS, PUBLISHED
 from agent_core.state import State
 from agent_core.testing import ScriptedModel, says
 from agent_core.turn import CONCLUDE, Backoff, Turn, take_turn
-from agent_core.types import Deferred, Entry, Json, ModelCompleted, ModelFailed, ModelStarted, Refusal, usd
+from agent_core.types import Json, usd
 from tests.agent_core.harness import AT_ONCE, MODEL, TASK, make_agent
 
 LONG: list[Json] = [{"type": "text", "text": "x" * 300}]

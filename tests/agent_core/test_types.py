@@ -10,28 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_core.types import (
+from agent_core.entries import (
     ENTRY_TYPES,
     ApprovalDecided,
-    Budget,
     Compacted,
     Entry,
     ModelCompleted,
     ModelFailed,
     ModelStarted,
     ModelSubmitted,
-    Refusal,
     ResultsCleared,
     StateChanged,
     ToolCompleted,
     ToolReconciled,
     ToolRequested,
-    Usage,
     entry_from_json,
     entry_to_json,
-    micros,
-    usd,
 )
+from agent_core.outcomes import Refusal
+from agent_core.types import Budget, Usage, micros, usd
 
 ENTRIES: list[Entry] = [
     ModelStarted("c1", 1, "claude-sonnet-5-5", 900, 5000, 77, "p/1", "planner", final=True),

@@ -18,8 +18,9 @@ from api.main import server
 from api.settings import Settings
 from jobs.agents import AgentCatalogue, Published
 from jobs.link import RedisLink
+from jobs.moves import Attempt
 from jobs.queue import Claim, queue_names
-from jobs.store import Attempt, JobStore
+from jobs.store import JobStore
 
 ADMIN = "ns_admin-key-of-the-tests"
 ECHO = Published("echo", "v1", {"name": "echo", "pool": "default", "budget": Budget().to_json(), "tools": []})

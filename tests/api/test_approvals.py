@@ -9,7 +9,7 @@ import pytest
 from agent_core.types import Json
 from jobs import keys
 from jobs.approvals import Request
-from jobs.store import Attempt
+from jobs.moves import Attempt
 from tests.api.conftest import client_of, submitted
 from tests.api.test_reconcile import key_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent_core.types import Json
-from jobs.store import Attempt
+from jobs.moves import Attempt
 from tests.api.conftest import client_of, submitted
 
 HAPPENED = {"call_id": "c1", "decision": "happened", "result": {"receipt": 7}}

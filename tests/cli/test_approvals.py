@@ -12,9 +12,10 @@ from pydantic import SecretStr
 from agent_core.types import Budget
 from api.settings import Settings
 from jobs.approvals import Request
+from jobs.moves import Attempt
 from jobs.queue import queue_names
 from jobs.records import JobSpec
-from jobs.store import Attempt, JobStore
+from jobs.store import JobStore
 from tests.api.conftest import ADMIN, serving
 from tests.cli.conftest import Cli
 from tests.cli.harness import Result

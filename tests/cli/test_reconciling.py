@@ -16,9 +16,10 @@ from api.settings import Settings
 from cli import reconciling
 from cli.errors import UsageError
 from cli.progress import describe
+from jobs.moves import Attempt
 from jobs.queue import queue_names
 from jobs.records import JobSpec
-from jobs.store import Attempt, JobStore
+from jobs.store import JobStore
 from tests.api.conftest import ADMIN, serving
 from tests.cli.conftest import Cli
 from tests.cli.harness import Result

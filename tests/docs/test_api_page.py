@@ -12,8 +12,8 @@ from typing import Any, get_args
 
 import api.routes
 import jobs.errors
+from agent_core.entries import ENTRY_TYPES
 from agent_core.loop import STOPS
-from agent_core.types import ENTRY_TYPES
 from api import errors
 from api.app import create_app
 from api.auth import Authorized

@@ -101,3 +101,13 @@ reader, quick_reader = (
     )
     for name, window in (("reader", 40_000), ("quick_reader", 6_000))
 )
+
+steadfast = Agent(
+    name="steadfast",
+    instructions="Do as the script says.",
+    model="claude-sonnet-5-5",
+    fallbacks=["claude-haiku-5-5@second"],
+    max_tokens=256,
+    budget=Budget(usd="5"),
+    tools=[look],
+)

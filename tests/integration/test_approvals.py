@@ -11,7 +11,8 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from agent_core.types import ApprovalDecided, Json
+from agent_core.entries import ApprovalDecided
+from agent_core.types import Json
 from api.settings import Settings
 from tests.api.conftest import ADMIN, client_of, serving
 from tests.integration.harness import Platform, calls, eventually, says, script

@@ -12,11 +12,12 @@ from jobs import keys
 from jobs.errors import ConflictError
 from jobs.kill_switch import KillSwitches
 from jobs.link import milliseconds
+from jobs.moves import Attempt, Idempotency, Moved
 from jobs.ports import Store
 from jobs.queue import Claim, queue_name, queue_names
 from jobs.records import Job, JobSpec
 from jobs.status import TRANSITIONS, Status
-from jobs.store import Attempt, Idempotency, JobStore, Moved
+from jobs.store import JobStore
 from jobs.testing import MemoryStore
 
 TENANT = "acme"

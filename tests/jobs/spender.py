@@ -6,23 +6,16 @@ from collections import Counter
 from itertools import count
 from typing import Any
 
+from agent_core.entries import Entry, ModelCompleted, ModelFailed, ModelStarted, entry_to_json
 from agent_core.errors import BudgetError
-from agent_core.types import (
-    USAGE_FIELDS,
-    Entry,
-    Json,
-    ModelCompleted,
-    ModelFailed,
-    ModelStarted,
-    Refusal,
-    Role,
-    entry_to_json,
-)
+from agent_core.outcomes import Refusal
+from agent_core.types import USAGE_FIELDS, Json, Role
 from jobs.budgets import Budgets
 from jobs.money import money_of
+from jobs.moves import Attempt, Hold
 from jobs.ports import Store
 from jobs.records import Job
-from jobs.store import Attempt, Hold, JobStore
+from jobs.store import JobStore
 from tests.jobs.driver import Driver
 
 USAGE = {

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from agent_core.types import Entry, ModelStarted, ModelSubmitted, entry_to_json
+from agent_core.entries import Entry, ModelStarted, ModelSubmitted, entry_to_json
 from jobs import actions, keys
 from jobs.batches import LONGEST_MS, BatchWaits, Looked
 from jobs.explain import explain

@@ -9,10 +9,10 @@ from jobs.explain import explain
 from jobs.fleet import WorkerReport, report
 from jobs.kill_switch import KillSwitches
 from jobs.link import milliseconds
+from jobs.moves import Attempt
 from jobs.queue import queue_names
 from jobs.records import JobSpec
 from jobs.rulings import Ruling, decide
-from jobs.store import Attempt
 
 TENANT = "t"
 

@@ -8,8 +8,8 @@ from agent_core.types import Budget
 from jobs import keys
 from jobs.errors import ConflictError, IdempotencyError
 from jobs.idempotency import Answer, abandon, begin, keep
+from jobs.moves import Idempotency
 from jobs.records import JobSpec
-from jobs.store import Idempotency
 
 ANSWER = Answer(201, {"location": "/x"}, b'{"a": "\xc3\xbc"}')
 MARKED = Idempotency("key", "body")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_core.types import ModelStarted
+from agent_core.entries import ModelStarted
 from jobs.errors import InvalidError
 from jobs.journal import FIRST, Line, dump, ledger_rows, parse_event_id, parse_line
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from jobs import keys
 from jobs.link import milliseconds
+from jobs.moves import Hold
 from jobs.scripts import script
-from jobs.store import Hold, JobStore
+from jobs.store import JobStore
 from jobs.testing import MemoryStore
 from tests.jobs.books import as_held, check, from_rows, limit
 from tests.jobs.driver import ENDED_LEASE, HOUR_MS, TENANT, Driver

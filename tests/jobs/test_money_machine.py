@@ -18,28 +18,26 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from agent_core.errors import BudgetError, StaleAttemptError
-from agent_core.types import (
-    AtLimit,
-    Budget,
+from agent_core.entries import (
     Entry,
-    Json,
     ModelCompleted,
     ModelFailed,
     ModelStarted,
     ModelSubmitted,
-    Refusal,
     ToolCompleted,
     ToolReconciled,
     ToolRequested,
-    usd,
 )
+from agent_core.errors import BudgetError, StaleAttemptError
+from agent_core.outcomes import Refusal
+from agent_core.types import AtLimit, Budget, Json, usd
 from jobs import actions
 from jobs.budgets import Period
 from jobs.errors import JobsError
 from jobs.link import RedisLink, connect
+from jobs.moves import Attempt, Hold
 from jobs.records import Job
-from jobs.store import Attempt, Hold, JobStore
+from jobs.store import JobStore
 from jobs.testing import MemoryStore
 from tests.jobs.books import Books, as_held, lift, limit, prune, rows_of
 from tests.jobs.driver import ENDED_LEASE, TENANT, Driver

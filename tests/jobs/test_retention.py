@@ -12,9 +12,10 @@ from jobs.blobs import INLINE_BYTES
 from jobs.errors import NotFoundError, UnavailableError
 from jobs.files import FileStore, JobArtifacts
 from jobs.link import RedisLink, connect
+from jobs.moves import Child
 from jobs.records import Job
 from jobs.retention import BATCH, Pruned, Retention
-from jobs.store import Child, JobStore
+from jobs.store import JobStore
 from tests.jobs.driver import HOUR_MS, OUTLIVES_JOBS, SPEC, TENANT, Driver, attempt_of
 
 BIG = "x" * INLINE_BYTES

@@ -6,7 +6,8 @@ import pytest
 
 from agent_core.types import Budget
 from jobs.errors import IdempotencyError
-from jobs.store import IDEMPOTENCY_SECONDS, Idempotency
+from jobs.moves import Idempotency
+from jobs.store import IDEMPOTENCY_SECONDS
 from jobs.testing import MemoryStore
 from tests.jobs.driver import SPEC, TENANT, Driver, attempt_of
 

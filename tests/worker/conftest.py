@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 
 from agent_core import Agent, Budget, tool
+from agent_core.entries import ModelCompleted, ModelStarted, ToolRequested
 from agent_core.ports import Model
 from agent_core.testing import ScriptedModel
-from agent_core.types import Json, ModelCompleted, ModelStarted, ToolRequested
+from agent_core.types import Json
 from jobs import keys
 from jobs.files import FileStore
+from jobs.moves import Attempt
 from jobs.queue import Claim, queue_names
 from jobs.records import Job, JobSpec, Service
 from jobs.stats import Stats
-from jobs.store import Attempt, JobStore
+from jobs.store import JobStore
 from worker.durable import DurableJournal, LiveText
 from worker.executor import Attempted, Executor
 from worker.reaper import Reaper

@@ -144,7 +144,8 @@ async def test_delegation_has_a_bottom(office: Office) -> None:
     "given", [{"agent": "nobody"}, {"agent": "clerk", "usd": "-1"}, {"agent": "clerk", "usd": "x"}]
 )
 async def test_what_cannot_be_started_is_an_error_the_model_can_act_on(office: Office, given: Json) -> None:
-    done = await office.submit() and await office.run(calls(("delegate", {"task": "t", **given})), says("ok"))
+    await office.submit()
+    done = await office.run(calls(("delegate", {"task": "t", **given})), says("ok"))
     line = next(line for line in await office.store.lines(done.id) if line.type == "tool.completed")
     assert line.data["is_error"]
     assert "expected" in line.data["content"]

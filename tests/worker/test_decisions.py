@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from agent_core.entries import ModelCompleted, ToolRequested
 from agent_core.ports import Draft, Request
 from agent_core.testing import ScriptedModel, calls, says
-from agent_core.types import Json, ModelCompleted, ToolRequested
+from agent_core.types import Json
 from jobs import actions
 from jobs.decisions import CallDecision, abandon, decide
 from jobs.records import Job

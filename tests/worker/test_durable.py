@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 import pytest
 import redis
 
+from agent_core.entries import ModelCompleted, ModelFailed, ModelStarted, ToolCompleted, ToolRequested
 from agent_core.errors import StaleAttemptError
 from agent_core.redaction import Redactor
 from agent_core.state import State, commit
-from agent_core.types import ModelCompleted, ModelFailed, ModelStarted, ToolCompleted, ToolRequested
 from jobs import actions, keys
 from jobs.link import connect
 from jobs.queue import Claim

@@ -9,10 +9,11 @@ import pytest
 import structlog
 
 from agent_core import Budget
+from agent_core.entries import ModelCompleted, ToolRequested
 from agent_core.errors import ModelError
 from agent_core.ports import Draft, Request
 from agent_core.testing import ScriptedModel, calls, says
-from agent_core.types import Json, ModelCompleted, ToolRequested
+from agent_core.types import Json
 from jobs import actions, keys
 from jobs.queue import queue_names
 from jobs.records import Job

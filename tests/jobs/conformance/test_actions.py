@@ -6,23 +6,15 @@ from typing import Any
 
 import pytest
 
-from agent_core.types import (
-    Budget,
-    Entry,
-    Json,
-    ModelCompleted,
-    ModelStarted,
-    ToolCompleted,
-    ToolRequested,
-    entry_to_json,
-)
+from agent_core.entries import Entry, ModelCompleted, ModelStarted, ToolCompleted, ToolRequested, entry_to_json
+from agent_core.types import Budget, Json
 from jobs import actions
 from jobs.errors import ConflictError, IdempotencyError, InvalidError, NotFoundError
 from jobs.journal import ledger_rows
 from jobs.link import milliseconds
+from jobs.moves import Attempt, Idempotency
 from jobs.records import Job
 from jobs.status import ENDED, Status
-from jobs.store import Attempt, Idempotency
 from tests.jobs.driver import HOUR_MS, TENANT, Driver, attempt_of
 
 WAITING: list[Status] = ["scheduled", "queued", "paused", "requires_action"]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent_core.types import ApprovalDecided, Json
+from agent_core.entries import ApprovalDecided
+from agent_core.types import Json
 from jobs import actions
 from jobs.approvals import Approval, Request, sha256_of
 from jobs.errors import ConflictError, ForbiddenError, GoneError, InvalidError, JobsError, NotFoundError

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.errors import StaleAttemptError
 from jobs.link import milliseconds
-from jobs.store import Attempt
+from jobs.moves import Attempt
 from tests.jobs.driver import ENDED_LEASE, HOUR_MS, Driver, attempt_of
 
 STRANGER = Attempt("f" * 32, "default.default")

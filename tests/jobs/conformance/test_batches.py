@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from agent_core.types import Entry, Json, ModelCompleted, ModelStarted, ModelSubmitted, entry_to_json
+from agent_core.entries import Entry, ModelCompleted, ModelStarted, ModelSubmitted, entry_to_json
+from agent_core.types import Json
 from jobs.money import money_of
+from jobs.moves import Attempt
 from jobs.records import Job
-from jobs.store import Attempt
 from tests.jobs.driver import ENDED_LEASE, Driver, attempt_of
 
 STARTED = ModelStarted("c1", 1, "m", 900, 2000, 512, "p")

@@ -15,9 +15,10 @@ from agent_core.types import Budget
 from jobs import actions, keys
 from jobs.errors import StoppedError
 from jobs.link import milliseconds
+from jobs.moves import Attempt, Child
 from jobs.records import Job
 from jobs.status import ENDED
-from jobs.store import Attempt, Child, JobStore
+from jobs.store import JobStore
 from tests.jobs.books import prune
 from tests.jobs.driver import ENDED_LEASE, HOUR_MS, SPEC, TENANT, Driver, attempt_of, turn
 

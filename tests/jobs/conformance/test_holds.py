@@ -7,8 +7,9 @@ import pytest
 from agent_core.types import Budget
 from jobs import actions, keys
 from jobs.link import milliseconds
+from jobs.moves import Hold
 from jobs.stats import Stats
-from jobs.store import Hold, JobStore
+from jobs.store import JobStore
 from jobs.testing import MemoryStore
 from tests.jobs.books import check, limit
 from tests.jobs.driver import HOUR_MS, TENANT, Driver, attempt_of

@@ -11,9 +11,9 @@ import pytest
 from agent_core.types import Budget
 from jobs import actions
 from jobs.errors import StoppedError
+from jobs.moves import Idempotency
 from jobs.queue import queue_names
 from jobs.records import Job
-from jobs.store import Idempotency
 from tests.jobs.driver import SPEC, TENANT, Driver, attempt_of, lose_tickets, turn
 
 SWITCHES = ["global", "tenant:acme", "agent:acme:clerk"]

@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
+from agent_core.entries import ModelSubmitted
 from agent_core.errors import StaleAttemptError
-from agent_core.types import Budget, ModelSubmitted
+from agent_core.types import Budget
 from jobs import actions
+from jobs.moves import Hold
 from jobs.records import Job
-from jobs.store import Hold
 from tests.jobs.books import check, limit, rows_of
 from tests.jobs.driver import ENDED_LEASE, TENANT, Driver, attempt_of
 from tests.jobs.spender import Spender, write

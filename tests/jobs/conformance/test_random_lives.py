@@ -20,10 +20,11 @@ from jobs import actions, keys, stats
 from jobs.errors import JobsError
 from jobs.journal import LAST_EVENTS
 from jobs.link import RedisLink, connect, milliseconds
+from jobs.moves import Attempt, Idempotency
 from jobs.queue import queue_names
 from jobs.records import Job
 from jobs.status import TRANSITIONS
-from jobs.store import Attempt, Idempotency, JobStore
+from jobs.store import JobStore
 from jobs.testing import MemoryStore
 from tests.jobs.driver import ENDED_LEASE, HOUR_MS, TENANT, VERSION, Driver, lose_tickets, push_raw, turn
 

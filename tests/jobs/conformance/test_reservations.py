@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from agent_core.entries import ModelCompleted, ModelStarted
 from agent_core.errors import BudgetError, KilledError
-from agent_core.types import Budget, ModelCompleted, ModelStarted
+from agent_core.types import Budget
 from jobs.budgets import Period
 from tests.jobs.books import check, lift, limit, rows_of, scopes_of
 from tests.jobs.driver import Driver, turn

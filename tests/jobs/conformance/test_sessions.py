@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.link import milliseconds
-from jobs.store import Attempt
+from jobs.moves import Attempt
 from tests.jobs.driver import ENDED_LEASE, HOUR_MS, TENANT, Driver, attempt_of, push_raw
 
 S = "chat-1"

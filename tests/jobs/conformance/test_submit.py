@@ -10,7 +10,7 @@ import pytest
 from agent_core.types import Budget
 from jobs.errors import IdempotencyError, NotFoundError
 from jobs.link import milliseconds
-from jobs.store import Idempotency
+from jobs.moves import Idempotency
 from tests.jobs.driver import HOUR_MS, SPEC, TENANT, Driver
 
 KEY = Idempotency("digest", "fingerprint")

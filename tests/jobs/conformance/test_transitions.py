@@ -6,9 +6,9 @@ import pytest
 
 from jobs.errors import ConflictError, NotFoundError
 from jobs.journal import LAST_EVENTS
+from jobs.moves import Attempt
 from jobs.records import Job
 from jobs.status import ENDED, STATUSES, TRANSITIONS, Status
-from jobs.store import Attempt
 from tests.jobs.driver import TENANT, Driver, allowed, push_raw
 
 MOVES = sorted(TRANSITIONS.keys() - {"claim"})
