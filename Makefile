@@ -95,8 +95,10 @@ lock: | $(OWN_UV) ## resolve requirements/*.txt anew; UPGRADE=1 takes the newest
 	echo "· requirements/run.txt"; \
 	$(COMPILE) pyproject.toml --extra embedded --extra examples -o requirements/run.txt; \
 	echo "· requirements/dev.txt"; \
-	$(COMPILE) pyproject.toml --extra embedded --extra examples --group dev -c requirements/run.txt \
+	$(COMPILE) pyproject.toml --extra a2a --extra embedded --extra examples --group dev -c requirements/run.txt \
 	  -o requirements/dev.txt; \
+	echo "· requirements/a2a.txt"; \
+	$(COMPILE) pyproject.toml --extra a2a -c requirements/dev.txt -o requirements/a2a.txt; \
 	echo "· requirements/s3.txt"; \
 	$(COMPILE) pyproject.toml --extra s3 -o requirements/s3.txt; \
 	echo "· requirements/bench.txt"; \

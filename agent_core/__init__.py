@@ -45,11 +45,12 @@ _HOMES = {
         "Veto",
     ),
     "guardrails": ("Allow", "AskPerson", "Block", "Redact", "input_check", "output_check"),
+    "outcomes": ("Completed", "Outcome", "Stopped", "Suspended"),
     "registry": ("ToolCall",),
     "reconcile": ("DidNotHappen", "Happened"),
     "standalone": ("Result", "run_agent"),
     "tools": ("Tool", "ToolContext", "tool", "tool_context"),
-    "types": ("Budget", "Completed", "Outcome", "Stopped", "Suspended", "Usage", "usd"),
+    "types": ("Budget", "Usage", "usd"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

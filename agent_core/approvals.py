@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from agent_core.ports import Decision
-from agent_core.toolbox.human import ask_human, is_question
+from agent_core.questions import ask_human, is_question
 from agent_core.tools import Tool
 from agent_core.types import Effect, Json, is_amount, micros
 

@@ -20,7 +20,10 @@ def delegation(agents: tuple[str, ...]) -> Tool:
     @tool(name=NAME, effect="write", idempotent=True)
     async def delegate(
         agent: Annotated[str, "who is to do it"],
-        task: Annotated[str, "the part of the task, with all that is needed to do it: nothing else is known there"],
+        task: Annotated[
+            str,
+            "the part of the task, with all that is needed to do it: the files are there, and nothing else is known",
+        ],
         usd: Annotated[str | None, 'the most it may cost in US dollars, as "0.25"; left out: what is left here'] = None,
     ) -> Any:
         """Hand a part of the task to another agent and get back what it found."""

@@ -38,6 +38,8 @@ WHOLE = frozenset({"tool_use", "end_turn"})
 EMPTY = "[nothing]"
 """Stands for a text that a check emptied: the Messages API takes no empty one."""
 SUMMARY = "[Summary of the work so far, which is no longer shown in full]\n"
+QUESTION = "ask_human"
+"""The tool whose results are a person's word, and no data from outside."""
 RECENT_CALLS = 12
 """Among so many calls back, the same ones with the same results count as a loop."""
 REPEATS = 3
@@ -347,7 +349,8 @@ class State:
         note = "" if made is call else f"[A person changed this call. It was made with {json.dumps(made['input'])}.]\n"
         if entry.is_error:  # in the platform's words
             return {**block, "content": note + entry.content, "is_error": True}
-        return {**block, "content": note + as_data(entry.name, entry.content)}
+        told = entry.content if entry.name == QUESTION else as_data(entry.name, entry.content)
+        return {**block, "content": note + told}
 
     def _append(self, message: Json) -> None:
         if message["role"] == "user" and self.messages and self.messages[-1]["role"] == "user":

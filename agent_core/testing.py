@@ -47,7 +47,7 @@ class ScriptedModel:
     async def complete(self, request: Request, draft: Draft) -> None:
         """See `ports.Model.complete`."""
         self.requests.append(copy.deepcopy(request))
-        turn = sum(1 for m in request.messages if m["role"] == "assistant")
+        turn = self.turn(request)
         if self.faults.get(turn):
             raise self.faults[turn].pop(0)
         if turn >= len(self.replies):
@@ -60,6 +60,10 @@ class ScriptedModel:
                 draft.on_text(block["text"])
         draft.started = True
         draft.content, draft.usage, draft.stop_reason = reply["content"], reply["usage"], reply["stop_reason"]
+
+    def turn(self, request: Request) -> int:
+        """Which reply a request gets, from 0."""
+        return sum(1 for m in request.messages if m["role"] == "assistant")
 
     def price(self, model: str, usage: Json, extra: Json | None = None) -> int:
         return PUBLISHED.price(model, usage, extra)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.util import find_spec
 
 from fastapi import FastAPI
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from api import docs, errors
+from api import agent_card, docs, errors
 from api.deps import Services
 from api.guard import Guard
+from api.lazy import LazyApp
 from api.live import Hub
-from api.mcp import McpEndpoint
 from api.middleware import RequestMiddleware
 from api.routes import (
     agents,
@@ -47,7 +49,7 @@ DESCRIPTION = "Runs AI-agent jobs unattended: submit, follow, steer. Errors are 
 def create_app(settings: Settings) -> FastAPI:
     """The API. It connects to Redis when it is started, and not before."""
 
-    mcp = McpEndpoint()
+    mcp, a2a = LazyApp(_mcp), LazyApp(_a2a)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,9 +58,10 @@ def create_app(settings: Settings) -> FastAPI:
         services.hub.start()
         services.guard.start()
         try:
-            async with mcp.serving():
-                yield
+            yield
         finally:
+            await mcp.aclose()
+            await a2a.aclose()
             await services.hub.aclose()
             await services.guard.aclose()
             await services.link.aclose()
@@ -81,7 +84,22 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(approvals.router, prefix="/v1")
     app.include_router(health.router)
     app.router.routes.append(Route("/mcp", mcp, include_in_schema=False))
+    if find_spec("a2a"):  # the extra of that name
+        card = Route(agent_card.PATH, agent_card.get_public_card, include_in_schema=False)
+        app.router.routes += [card, Route(agent_card.ENDPOINT, a2a, methods=["POST"], include_in_schema=False)]
     return app
+
+
+def _mcp() -> AbstractAsyncContextManager[ASGIApp]:
+    from api.mcp import serving
+
+    return serving()
+
+
+def _a2a() -> AbstractAsyncContextManager[ASGIApp]:
+    from api.a2a import serving
+
+    return serving()
 
 
 def _services(settings: Settings) -> Services:

@@ -1,4 +1,7 @@
-"""The platform as an MCP server at `/mcp`: its tools are what the routes do, behind the same keys and scopes."""
+"""The platform as an MCP server at `/mcp`: its tools are what the routes do, behind the same keys and scopes.
+
+It imports the MCP SDK; see `api.lazy`.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from pydantic import Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from agent_core.types import Json
-from api.auth import Caller, caller_of
-from api.body import MAX_BYTES, StrictRequest
+from api.auth import Caller
+from api.body import MAX_BYTES
 from api.errors import FieldsError, RefusedError, problem, request_id_of
 from api.responses import page
 from api.schemas import ListedStatus, RulingIn, Strict, Submission, Word
@@ -98,7 +101,7 @@ async def _submit(caller: Caller, request: Request, given: JobToSubmit) -> Json:
     key = given.idempotency_key
     asked = given.model_dump(mode="json", exclude={"idempotency_key"}, exclude_unset=True)
     marked = fingerprinted(request, key, asked) if key else None
-    return (await caller.services.intake.submit(caller.tenant, given, marked)).job.to_json()
+    return (await caller.services.intake.submit(caller.tenant, given, marked, caller.key.key_id)).job.to_json()
 
 
 async def _status(caller: Caller, request: Request, given: JobToWatch) -> Json:
@@ -138,37 +141,13 @@ OFFERS = {
 }  # fmt: skip
 
 
-class McpEndpoint:
-    """The ASGI application of `/mcp`: streamable HTTP without sessions, so that any API process answers any request."""
-
-    def __init__(self) -> None:
-        server = Server("nightshift", on_list_tools=_list_tools, on_call_tool=_call_tool)
-        self._manager = StreamableHTTPSessionManager(
-            server, json_response=True, stateless=True, max_request_body_size=MAX_BYTES
-        )
-
-    @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
-        """While inside, requests are answered."""
-        async with self._manager.run():
-            yield
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = StrictRequest(scope, receive)
-        caller = await caller_of(request)
-        scope.setdefault("state", {})["caller"] = caller
-        body = await request.body()
-        await request.json()  # what every body must be
-        sent = False
-
-        async def again() -> Message:
-            nonlocal sent
-            if sent:
-                return await receive()
-            sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self._manager.handle_request(scope, again, send)
+@asynccontextmanager
+async def serving() -> AsyncIterator[ASGIApp]:
+    """The application of `/mcp` while inside: streamable HTTP without sessions, so that any process answers any request."""
+    server = Server("nightshift", on_list_tools=_list_tools, on_call_tool=_call_tool)
+    manager = StreamableHTTPSessionManager(server, json_response=True, stateless=True, max_request_body_size=MAX_BYTES)
+    async with manager.run():
+        yield manager.handle_request
 
 
 async def _list_tools(context: Any, params: object) -> mcp_types.ListToolsResult:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from agent_core.entries import ApprovalDecided, entry_from_json, entry_to_json
 from agent_core.types import Effect, Json
-from jobs import keys
+from jobs import keys, outbox
 from jobs.errors import ConflictError, NotFoundError
 from jobs.journal import dump
 from jobs.link import Arg, RedisLink
@@ -161,7 +161,7 @@ class Approvals:
         """
         rule_keys = [keys.approval(approval.id), keys.job(approval.job_id), keys.journal(approval.job_id)]
         channel, text = keys.channel(approval.job_id), dump(entry_to_json(ruling))
-        args: list[Arg] = [approval.id, approval.job_id, status, text, channel, NAMES, int(expired)]
+        args: list[Arg] = [approval.id, approval.job_id, status, text, channel, NAMES, int(expired), outbox.NAMES]
         outcome, *more = await self._link.script(script("decide_approval"), rule_keys, args)
         match outcome:
             case b"decided":

@@ -54,6 +54,10 @@ PENDING_APPROVALS = f"{PREFIX}pending_approvals"
 """Sorted set: every approval that is pending, by the time in ms at which it expires; +inf: never."""
 DECIDED = f"{PREFIX}decided"
 """Sorted set: parked jobs of which every approval is decided, by the time in ms since when."""
+LANES = f"{PREFIX}lanes"
+"""Sorted set: the lanes that have deliveries, by the time in ms at which the next one may be made."""
+SETTLED = f"{PREFIX}settled"
+"""Sorted set: deliveries that were made or given up, by the time in ms at which they were."""
 PROBE = f"{PREFIX}probe"
 """String: written to find out whether Redis takes writes."""
 JOB_PREFIX = f"{PREFIX}job:"
@@ -72,6 +76,12 @@ APPROVAL_PREFIX = f"{PREFIX}approval:"
 JOB_APPROVALS_PREFIX = f"{PREFIX}job_approvals:"
 APPROVALS_PREFIX = f"{PREFIX}approvals:"
 PENDING_PREFIX = f"{PREFIX}pending:"
+LISTENERS_PREFIX = f"{PREFIX}listeners:"
+ENDPOINT_PREFIX = f"{PREFIX}endpoint:"
+DELIVERY_PREFIX = f"{PREFIX}delivery:"
+DELIVERIES_PREFIX = f"{PREFIX}deliveries:"
+LANE_PREFIX = f"{PREFIX}lane:"
+BUSY_PREFIX = f"{PREFIX}busy:"
 
 
 def job(job_id: str) -> str:
@@ -264,6 +274,64 @@ def approval_names() -> dict[str, str]:
 def spending(tenant: str) -> str:
     """Sorted set: samples of all that a tenant has spent, as `ms:micro-dollars` by their time in ms."""
     return f"{PREFIX}spending:{tenant}"
+
+
+def listeners(tenant: str) -> str:
+    """Hash: what each enabled webhook endpoint of a tenant is told of, as event types between blanks, by its id."""
+    return LISTENERS_PREFIX + tenant
+
+
+def endpoints(tenant: str) -> str:
+    """Sorted set: ids of a tenant's webhook endpoints by the time in ms at which they were made."""
+    return f"{PREFIX}endpoints:{tenant}"
+
+
+def endpoint(endpoint_id: str) -> str:
+    """Hash: a webhook endpoint, without its secrets."""
+    return ENDPOINT_PREFIX + endpoint_id
+
+
+def webhook_secrets(owner: str) -> str:
+    """Hash: the secrets of a webhook endpoint, each with the ms until which it signs, '' for good. The owner of those
+    that sign the webhooks of jobs is their tenant, behind `jobs:`.
+    """
+    return f"{PREFIX}webhook_secrets:{owner}"
+
+
+def delivery(delivery_id: str) -> str:
+    """Hash: one event for one listener; what it is, where it stands, and a field for each try by its number."""
+    return DELIVERY_PREFIX + delivery_id
+
+
+def deliveries(owner: str) -> str:
+    """Sorted set: deliveries of a webhook endpoint, or of a tenant's jobs (see `webhook_secrets`), by the time in ms at
+    which their events were written.
+    """
+    return DELIVERIES_PREFIX + owner
+
+
+def lane(name: str) -> str:
+    """Sorted set: deliveries of a lane that are not settled, by the time in ms at which they are due."""
+    return LANE_PREFIX + name
+
+
+def busy(name: str) -> str:
+    """Sorted set: deliveries of a lane that a worker is making, by the time in ms at which it is taken for dead."""
+    return BUSY_PREFIX + name
+
+
+def outbox_names() -> dict[str, str]:
+    """The prefixes and keys of `outbox.lua`."""
+    return {
+        "listeners": LISTENERS_PREFIX,
+        "endpoint": ENDPOINT_PREFIX,
+        "job": JOB_PREFIX,
+        "delivery": DELIVERY_PREFIX,
+        "deliveries": DELIVERIES_PREFIX,
+        "lane": LANE_PREFIX,
+        "busy": BUSY_PREFIX,
+        "lanes": LANES,
+    }
 
 
 # ---- RQ's own

@@ -17,10 +17,10 @@ from email.utils import parsedate_to_datetime
 from typing import Literal, Protocol
 
 import httpx2
-from standardwebhooks import Webhook
 
 from agent_core.types import Json
 from jobs.records import rfc3339
+from jobs.signing import signed_headers
 
 TRIES = 3
 TRY_SECONDS = 8.0
@@ -82,19 +82,14 @@ class WebhookChannel:
 
     def __init__(self, url: str, secret: str) -> None:
         self._url = url
-        self._webhook = Webhook(secret)
+        self._secret = secret
 
     def request(self, alert: Alert) -> Request:
         """The event, signed with the time of the try."""
         about = {"condition": alert.condition, "tenant": alert.tenant, "summary": alert.summary, **alert.details}
         event = {"type": alert.type, "timestamp": rfc3339(alert.at_ms), "data": about}
-        body, now = json.dumps(event, ensure_ascii=False), datetime.now(UTC)
-        headers = {
-            "webhook-id": alert.id,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": self._webhook.sign(alert.id, now, body),
-        }
-        return Request(self._url, body.encode(), JSON_TYPE | headers)
+        body = json.dumps(event, ensure_ascii=False)
+        return Request(self._url, body.encode(), JSON_TYPE | signed_headers(alert.id, body, [self._secret]))
 
 
 class SlackChannel:
@@ -181,10 +176,12 @@ async def _attempt(client: httpx2.AsyncClient, request: Request) -> Outcome:
 def _pause(answer: httpx2.Response) -> float:
     """The seconds after which it may be tried again, from the header Retry-After or as Telegram says it in its body."""
     try:
-        said = answer.headers.get("retry-after") or str(answer.json()["parameters"]["retry_after"])
-        seconds = (
-            float(said) if said[:1].isdigit() else (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds()
-        )
+        return pause(answer.headers.get("retry-after") or str(answer.json()["parameters"]["retry_after"]))
     except (ValueError, KeyError, TypeError):
         return 0.0
+
+
+def pause(said: str) -> float:
+    """The seconds that a Retry-After asks for, `LONGEST_PAUSE` at most. Raises ValueError when it is none."""
+    seconds = float(said) if said[:1].isdigit() else (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds()
     return min(max(seconds, 0.0), LONGEST_PAUSE)

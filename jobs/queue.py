@@ -17,7 +17,7 @@ from typing import NamedTuple
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
 from rq.utils import utcformat
 
-from jobs import keys
+from jobs import keys, outbox
 from jobs.link import Arg, RedisLink, milliseconds
 from jobs.records import PRIORITIES, RECORD_VERSION, Job, JobSpec, parse_record
 from jobs.scripts import script
@@ -172,6 +172,7 @@ class Tickets:
             CLAIM.target,
             CLAIM.event,
             RECORD_VERSION,
+            outbox.NAMES,
         ]
         claim_keys = [
             keys.RQ_SUSPENDED,

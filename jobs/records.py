@@ -11,13 +11,10 @@ from typing import Any, Literal
 
 from agent_core.types import Budget, Json, usd
 from jobs.link import milliseconds
+from jobs.outbox import own_webhook
 from jobs.status import ENDED, STATUSES, Status
 
 RECORD_VERSION = 1
-NOT_YET = {
-    "webhook": "webhook: this version calls nobody; watch the job's events instead",
-}
-"""Fields of a submission that are kept and not acted on, so that nobody waits for what never comes."""
 Priority = Literal["high", "default", "low"]
 PRIORITIES: tuple[Priority, ...] = ("high", "default", "low")
 Service = Literal["standard", "batch"]
@@ -149,7 +146,6 @@ class Job:
                 **{name: counters.get(name, 0) for name in COUNTERS[:6]},
                 "cost_usd": usd(counters.get("cost", 0)),
             },
-            "warnings": [NOT_YET[name] for name in NOT_YET if getattr(spec, name) is not None],
             "attempts": self.attempts,
             "parent_id": spec.parent_id,
             "forked_from": spec.forked_from,
@@ -176,6 +172,7 @@ def record_fields(job_id: str, tenant: str, spec: JobSpec, budget: Budget) -> li
         "agent_version", spec.agent_version,
         "session_id", spec.session_id or "",
         "user", spec.user or "",
+        "webhook", own_webhook(tenant, spec.webhook),
         "ancestors", " ".join(spec.ancestors),
         "agents", " ".join([*spec.ancestor_agents, spec.agent]),
         "spec", json.dumps(spec.to_json(), ensure_ascii=False),

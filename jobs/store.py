@@ -16,7 +16,7 @@ import redis
 
 from agent_core.errors import BudgetError, KilledError, StaleAttemptError
 from agent_core.types import Budget, Json
-from jobs import approvals, keys, stats
+from jobs import approvals, keys, outbox, stats
 from jobs.blobs import pack, resolve
 from jobs.errors import ConflictError, IdempotencyError, NotFoundError, UnavailableError
 from jobs.journal import FIRST, Line, dump, parse_line
@@ -108,6 +108,7 @@ class JobStore:
                 dump({"job_id": job_id, "agent": spec.agent}) if child else "",
                 keys.channel(parent),
                 child.token if child else "",
+                outbox.NAMES,
                 len(fields) // 2,
                 *fields,
                 *lines,
@@ -294,6 +295,7 @@ class JobStore:
                 int(for_children),
                 approvals.dump_requests(asks),
                 approvals.NAMES,
+                outbox.NAMES,
                 *(word for pair in (fields or {}).items() for word in pair),
             ],
         )
@@ -362,7 +364,8 @@ class JobStore:
         `money` is reserved and settled in the same step. Returns 0, 1 when a cancel was asked for, 2 for a pause.
         Raises StaleAttemptError; BudgetError or KilledError when a reservation is refused, and nothing is written then.
         """
-        args: list[str | int] = [token, number, keys.channel(job_id), job_id, money.dump(), NAMES, len(counters)]
+        args: list[str | int] = [token, number, keys.channel(job_id), job_id, money.dump(), NAMES]
+        args += (outbox.NAMES, len(counters))
         for name, increment in counters.items():
             args += (name, increment)
         packed = pack(data for _, data in entries)

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pypdf
 import structlog
 
 from agent_core.types import Json
@@ -57,6 +56,8 @@ def _add_image(found: Attached, path: Path) -> None:
 def _add_pdf(found: Attached, path: Path) -> None:
     if not 0 < path.stat().st_size <= MOST_PDF_BYTES:
         return
+    import pypdf  # slow to load, and few jobs have a PDF
+
     data = path.read_bytes()
     try:
         pages = len(pypdf.PdfReader(io.BytesIO(data)).pages)

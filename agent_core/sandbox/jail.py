@@ -176,10 +176,15 @@ def _processes(first: int) -> list[int]:
     """This process and all below it. A sandbox's own first process adopts whatever loses its parent."""
     found = [first]
     for pid in found:
-        with contextlib.suppress(OSError):
-            for task in os.listdir(f"/proc/{pid}/task"):
-                found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+        found += _children(pid)
     return found
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        tasks = [Path(f"/proc/{pid}/task/{task}/children").read_text() for task in os.listdir(f"/proc/{pid}/task")]
+        return [int(child) for children in tasks for child in children.split()]
+    return []
 
 
 def _resident(pid: int) -> int:
@@ -209,8 +214,7 @@ class Run:
         self.stopped: Stopped = ""
         self.exit: int | None = None
         self._inside: int | None = None
-        """The sandbox's first process, by its number out here, and a handle of it."""
-        self._handle: int | None = None
+        """The sandbox's first process, by its number out here."""
         self._said = b""
         self._deadline = time.monotonic() + order.seconds
         self._status, status = os.pipe()
@@ -286,7 +290,6 @@ class Run:
             self.exit = said.get("exit-code", self.exit)
             if "child-pid" in said:
                 self._inside = int(said["child-pid"])
-                self._handle = os.pidfd_open(self._inside)
                 self._limit(self._inside)
                 self._deadline = time.monotonic() + self._order.seconds
                 os.write(self._unblock, b"1")
@@ -308,17 +311,15 @@ class Run:
             resource.prlimit(pid, kind, (most, most))
 
     def _end(self) -> None:
-        """Kills all of it. The end of a PID namespace's first process is the end of every process in it, and it is
-        waited for here: from bubblewrap, should that be gone, it comes to its subreaper.
+        """Kills all of it. Whatever loses bubblewrap as its parent comes to us, its subreaper: the sandbox's first
+        process, or one that was about to be that. With it end all processes of its PID namespace, before it is reaped.
         """
-        if self._handle is None:
-            self._process.kill()
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
         with contextlib.suppress(ChildProcessError):
             while True:
+                for pid in _children(os.getpid()):
+                    os.kill(pid, signal.SIGKILL)
                 os.wait()
         for fd in self._sinks:  # with no writer left, each has an end
             while self._read(fd):
@@ -373,7 +374,7 @@ def main() -> int:
     answer, contents = Answer(), list[bytes]()
     try:
         _call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        os.nice(10)
+        os.nice(5)
         Path("/proc/self/oom_score_adj").write_text("1000")
         run = Run(order, _options(order, stage(order)))
         run.supervise(sys.stdin.fileno())

@@ -31,8 +31,8 @@ You mend a small Python project, whose files are those of the job. You work alon
 - Change as little as mends the fault. write_file takes the whole new content of a file: read the file before.
 - When you have changed files, keep them with deliver, all of them: what is not delivered is lost with the job.
 - The final answer says in a few lines what was wrong, what you changed and how the tests ended. If the tests could \
-not be run, as there is no sandbox, go by careful reading, and let the answer begin with that. A reviewer takes note \
-of it and does not hold it against the work.
+not be run, as there is no sandbox, go by careful reading, and let the answer begin with THE TESTS WERE NOT RUN and \
+why. A reviewer takes note of it and does not hold it against the work.
 """
 
 

@@ -11,8 +11,8 @@ local function undecided(names, job_id)
   return open
 end
 
--- writes down what a job asks, and an entry about each; `ms` is how long it may wait, 0 for ever
-local function ask(names, tenant, job_id, journal, attempt, requests, now)
+-- writes down what a job asks, and an entry about each, which it hands to `tell`; `ms` is how long it may wait, 0 for ever
+local function ask(names, tenant, job_id, journal, attempt, requests, now, tell)
   for _, request in ipairs(requests) do
     local id, expires = request.id, request.ms > 0 and string.format('%.0f', now + request.ms) or '+inf'
     redis.call('HSET', names.approval .. id, 'tenant', tenant, 'job_id', job_id, 'status', 'pending',
@@ -21,7 +21,7 @@ local function ask(names, tenant, job_id, journal, attempt, requests, now)
     redis.call('ZADD', names.of_tenant .. tenant, now, id)
     redis.call('ZADD', names.pending_of .. tenant, now, id)
     redis.call('ZADD', names.pending, expires, id)
-    redis.call('XADD', journal, '*', 't', 'approval.requested', 'a', attempt, 'd', request.text)
+    tell('approval.requested', redis.call('XADD', journal, '*', 't', 'approval.requested', 'a', attempt, 'd', request.text))
   end
 end
 

@@ -1,5 +1,6 @@
 -- claim: takes tickets off the queues in their order and makes the job, in the same step, a running attempt.
 -- prelude: switches
+-- prelude: outbox
 -- The ids are not known before the pop, so the keys of the jobs are made of the prefixes that keys.py hands over.
 -- KEYS  1 rq suspended  2 rq queues  3 QUEUED  4 DUE  5 KILL_SWITCH  6.. rq queues to take from, in order
 -- ARGV  1 most jobs to take  2 lease in seconds  3 lease margin in seconds  4 worker name  5 time as RQ writes it
@@ -8,6 +9,7 @@
 --       7 versions that this worker runs (JSON object: "agent@version" -> true)  8 fencing tokens (JSON list)
 --       9 source statuses of the claim (JSON object)  10 target status  11 event type
 --       12 newest version of a record that this worker reads; an older record becomes one of this version
+--       13 names for outbox.lua (JSON)
 -- returns a list of {job id, token, rq queue name, record as a flat list}; the list of a record that cannot be
 --       changed is empty, and its job is in no queue any more
 if redis.call('EXISTS', KEYS[1]) == 1 or redis.call('HEXISTS', KEYS[5], 'global') == 1 then return {} end
@@ -16,7 +18,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local room, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
 local ends = time[1] + lease + tonumber(ARGV[3])
 local prefix, versions, tokens = cjson.decode(ARGV[6]), cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
-local sources = cjson.decode(ARGV[9])
+local sources, outbox_names = cjson.decode(ARGV[9]), cjson.decode(ARGV[13])
 local any_switch, claimed = redis.call('EXISTS', KEYS[5]) == 1, {}
 
 -- one bad record must not cost the others of this script their claims
@@ -25,7 +27,7 @@ local function set_aside(id, queue)
   claimed[#claimed + 1] = { id, tokens[#claimed + 1], queue, {} }
 end
 
-local function run(id, key, queue, version)
+local function run(id, key, queue, version, record)
   local token = tokens[#claimed + 1]
   local member = id .. ':' .. token
   local attempt = redis.pcall('HINCRBY', key, 'attempt', 1)
@@ -34,7 +36,8 @@ local function run(id, key, queue, version)
   redis.call('HSETNX', key, 'started_ms', now)
   redis.call('HSET', key, 'status', ARGV[10], 'token', token, 'worker', ARGV[4], 'since_ms', now, 'queue', queue, 'writes', 0)
   redis.call('ZREM', KEYS[3], id)
-  redis.call('XADD', prefix[2] .. id, '*', 't', ARGV[11], 'a', attempt, 'd', cjson.encode({ worker = ARGV[4] }))
+  local entry = redis.call('XADD', prefix[2] .. id, '*', 't', ARGV[11], 'a', attempt, 'd', cjson.encode({ worker = ARGV[4] }))
+  outbox(outbox_names, record[4], id, record[8])(ARGV[11], entry)
   redis.call('PUBLISH', prefix[3] .. id, '')
   redis.call('ZADD', prefix[5] .. queue, ends, member)
   redis.call('HSET', prefix[6] .. member, 'id', token, 'created_at', time[1], 'last_heartbeat', time[1], 'worker_name', ARGV[4])
@@ -66,14 +69,14 @@ for i = 6, #KEYS do
     local id = redis.call('LPOP', KEYS[i])
     local key = prefix[1] .. id
     local queue = string.sub(KEYS[i], #prefix[8] + 1)
-    local record = redis.pcall('HMGET', key, 'status', 'agent', 'agent_version', 'tenant', 'session_id', 'v', 'agents')
+    local record = redis.pcall('HMGET', key, 'status', 'agent', 'agent_version', 'tenant', 'session_id', 'v', 'agents', 'webhook')
     if record.err then
       set_aside(id, queue)
     elseif may_run(id, record) and not is_stopped(id, record, queue) then
       local version = record[6] and tonumber(record[6])
       local newer = version and version > tonumber(ARGV[12])
       if versions[record[2] .. '@' .. record[3]] and not newer then
-        run(id, key, queue, version)
+        run(id, key, queue, version, record)
       else
         -- left to a worker that has this version: a side queue that only such workers take from
         local side = string.match(queue, '^[^@]*') .. '@' .. record[2] .. '@' .. record[3]

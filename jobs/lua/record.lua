@@ -1,14 +1,15 @@
 -- record: appends journal entries of a running attempt, fenced by its token; a repeated write changes nothing.
 -- prelude: money
+-- prelude: outbox
 -- KEYS  1 record  2 journal  3 job's blobs  4.. blobs that the entries refer to
 -- ARGV  1 token  2 number of this write within the attempt, from 1  3 channel  4 job id
 --       5 money (JSON: `reserve`, `submit` and `settle`, lists as money.lua takes them; '' for none)
 --       6 names for money.lua (JSON)
---       7 number of counters n, then n pairs of record field and increment, then pairs of entry type and data,
+--       7 names for outbox.lua (JSON)  8 number of counters n, then n pairs of record field and increment, then pairs of entry type and data,
 --       then each blob's content
 -- returns -1 stale | flags: 0 none, 1 cancel asked for, 2 pause asked for
 --       | {'refused', JSON of why a reservation does not fit} | {'killed', field of the switch}: nothing was written
-local record = redis.call('HMGET', KEYS[1], 'token', 'writes', 'attempt', 'cancel', 'pause')
+local record = redis.call('HMGET', KEYS[1], 'token', 'writes', 'attempt', 'cancel', 'pause', 'tenant', 'webhook')
 if record[1] ~= ARGV[1] then return -1 end
 local flags = record[4] and 1 or record[5] and 2 or 0
 if tonumber(ARGV[2]) <= tonumber(record[2]) then return flags end
@@ -31,20 +32,21 @@ if ARGV[5] ~= '' then
 end
 
 redis.call('HSET', KEYS[1], 'writes', ARGV[2])
-local first = 8 + 2 * ARGV[7]
-for i = 8, first - 1, 2 do redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1]) end
+local first = 9 + 2 * ARGV[8]
+for i = 9, first - 1, 2 do redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1]) end
 local blobs = #ARGV - (#KEYS - 3)
 for i = 4, #KEYS do
   if redis.call('SADD', KEYS[3], KEYS[i]) == 1 then redis.call('HINCRBY', KEYS[i], 'jobs', 1) end
   redis.call('HSETNX', KEYS[i], 'data', ARGV[blobs + i - 3])
 end
+local tell = outbox(cjson.decode(ARGV[7]), record[6], ARGV[4], record[7])
 for i = first, blobs, 2 do
   -- a turn is progress: only attempts that are lost in a row make a job poison
   if ARGV[i] == 'model.completed' then redis.call('HDEL', KEYS[1], 'lost') end
-  redis.call('XADD', KEYS[2], '*', 't', ARGV[i], 'a', record[3], 'd', ARGV[i + 1])
+  tell(ARGV[i], redis.call('XADD', KEYS[2], '*', 't', ARGV[i], 'a', record[3], 'd', ARGV[i + 1]))
 end
 for _, about in ipairs(reached) do
-  redis.call('XADD', KEYS[2], '*', 't', 'budget.reached', 'a', record[3], 'd', cjson.encode(about))
+  tell('budget.reached', redis.call('XADD', KEYS[2], '*', 't', 'budget.reached', 'a', record[3], 'd', cjson.encode(about)))
 end
 redis.call('PUBLISH', ARGV[3], '')
 return flags

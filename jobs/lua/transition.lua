@@ -2,6 +2,7 @@
 -- What an attempt that leaves the job has still reserved is settled at its worst case. What a parked job asks of people is
 -- written down, and withdrawn when it is left without their answers.
 -- prelude: money
+-- prelude: outbox
 -- prelude: approvals
 -- KEYS  1 record  2 journal  3 QUEUED  4 DUE  5 EXPIRING  6 open index  7 ended index of the target
 --       8 ended index of the source (any key when the source is not an ended status)  9 session's jobs  10 STATS
@@ -17,12 +18,12 @@
 --       18 the budget that holds the job ('' for none)  19 ms until which it does (+inf: no end)
 --       20 the parent's id ('' for none)  21 the parent's channel  22 what the parent's journal says of an ending, or its undoing
 --       23 '1': it waits for its children  24 what the job asks of people (JSON list of `id`, `ms`, `text`;
---       '' for nothing)  25 names for approvals.lua (JSON)  26.. pairs of record field and value
+--       '' for nothing)  25 names for approvals.lua (JSON)  26 names for outbox.lua (JSON)  27.. pairs of record field and value
 -- returns {'moved', id of the entry, next job of the session or '', 1: a cancel that was asked for is still to be made,
 --           how many children of an ended job have not, the parent that waits for none any more or ''}
 --       | {'refused', status} | {'stale'} | {'missing'} | {'alive'} the lease has not ended
 --       | {'undecided', number of approvals that it still waits for}
-local record = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'since_ms', 'session_id', 'created_ms', 'cancel', 'open', 'tenant')
+local record = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'since_ms', 'session_id', 'created_ms', 'cancel', 'open', 'tenant', 'webhook')
 local status, token = record[1], record[2] or ''
 if not status then return { 'missing' } end
 if ARGV[8] ~= '' and token ~= ARGV[8] then return { 'stale' } end
@@ -37,6 +38,8 @@ if ARGV[9] == '1' then
 end
 
 local target, session = ARGV[3], record[5] and record[5] ~= ''
+local outbox_names = cjson.decode(ARGV[26])
+local tell = outbox(outbox_names, record[9], ARGV[1], record[10])
 if status == 'requires_action' then
   local names = cjson.decode(ARGV[25])
   local open = undecided(names, ARGV[1])
@@ -47,10 +50,10 @@ end
 if record[8] and record[8] ~= '0' and (status == 'running' or ended[target]) then
   local lost, reached = settle_open(open_account(cjson.decode(ARGV[17]), ARGV[1]), now, ended[target])
   for _, entry in ipairs(lost) do
-    redis.call('XADD', KEYS[2], '*', 't', entry[1], 'a', record[3], 'd', cjson.encode(entry[2]))
+    tell(entry[1], redis.call('XADD', KEYS[2], '*', 't', entry[1], 'a', record[3], 'd', cjson.encode(entry[2])))
   end
   for _, about in ipairs(reached) do
-    redis.call('XADD', KEYS[2], '*', 't', 'budget.reached', 'a', record[3], 'd', cjson.encode(about))
+    tell('budget.reached', redis.call('XADD', KEYS[2], '*', 't', 'budget.reached', 'a', record[3], 'd', cjson.encode(about)))
   end
 end
 if status == 'running' then
@@ -80,10 +83,11 @@ if ARGV[16] ~= '' then
   redis.call('HSETNX', KEYS[18], 'data', ARGV[16])
 end
 if ARGV[24] ~= '' then
-  ask(cjson.decode(ARGV[25]), record[9], ARGV[1], KEYS[2], record[3], cjson.decode(ARGV[24]), now)
+  ask(cjson.decode(ARGV[25]), record[9], ARGV[1], KEYS[2], record[3], cjson.decode(ARGV[24]), now, tell)
 end
 local entry = redis.call('XADD', KEYS[2], '*', 't', ARGV[5], 'a', record[3] or 0, 'd', ARGV[6])
-redis.call('HSET', KEYS[1], 'status', target, unpack(ARGV, 26))
+tell(ARGV[5], entry)
+redis.call('HSET', KEYS[1], 'status', target, unpack(ARGV, 27))
 if ARGV[12] ~= '' then redis.call('HSET', KEYS[1], 'stop_reason', ARGV[12]) else redis.call('HDEL', KEYS[1], 'stop_reason') end
 if ARGV[13] == '1' then redis.call('HINCRBY', KEYS[1], 'lost', 1) end
 -- what was asked of a running attempt stands until it is done, over any move that leaves it undone
@@ -102,10 +106,11 @@ if known then
 end
 
 local following, orphans, reunited = '', 0, ''
-local parent = ARGV[20] ~= '' and redis.call('HMGET', KEYS[20], 'attempt', 'awaits_children', 'ended_ms') or {}
+local parent = ARGV[20] ~= '' and redis.call('HMGET', KEYS[20], 'attempt', 'awaits_children', 'ended_ms', 'webhook') or {}
 local function tell_parent(type)
   if not parent[1] or parent[3] then return end
-  redis.call('XADD', KEYS[21], '*', 't', type, 'a', parent[1], 'd', ARGV[22])
+  local told = redis.call('XADD', KEYS[21], '*', 't', type, 'a', parent[1], 'd', ARGV[22])
+  outbox(outbox_names, record[9], ARGV[20], parent[4])(type, told)
   redis.call('PUBLISH', ARGV[21], '')
 end
 if ended[status] and parent[1] then

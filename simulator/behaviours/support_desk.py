@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 TOOLS = frozenset({"ask_human", "lookup_order", "refund"})
 ORDER = re.compile(r"\b[A-Z]-\d{3,}\b")
-WANTS_MONEY = re.compile(r"\b(money back|refund me|send (it|them) back|return (it|them)|give (it|them) back)\b", re.I)
+WANTS_MONEY = re.compile(r"\b(money back|refund me|return|(send|give) \w+( \w+)? back)\b", re.IGNORECASE)
 YES, NO = "yes, as an exception", "no"
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent_core import Agent, Budget, Outcome, Tool, tool, tool_context
+from agent_core import Agent, Budget, ModelError, Outcome, Tool, tool, tool_context
+from agent_core.compaction import SECTIONS, SUMMARISE
 from agent_core.defaults import MemoryJournal, NoEvents, RefuseDestructive
 from agent_core.entries import Entry, entry_from_json, entry_to_json
 from agent_core.loop import Ports, run
-from agent_core.ports import Approver, Events, Journal, Model
+from agent_core.ports import Approver, Draft, Events, Journal, Model, Request
 from agent_core.state import State
+from agent_core.testing import ScriptedModel, says
 from agent_core.tools import ToolContext
 from agent_core.turn import Backoff
 from agent_core.types import Json
@@ -41,6 +44,64 @@ class MortalJournal(MemoryJournal):
                 self.entries.extend(entries)
             raise Killed
         await super().record(*entries)
+
+
+PLAYED = re.compile(r"turns played: (\d+)")
+
+
+def summary_of(played: int, size: int = 0) -> str:
+    """A sound summary, made `size` characters longer than it need be."""
+    return "\n".join(f"{section}\n- turns played: {played}{'.' * size}" for section in SECTIONS)
+
+
+class SummingModel(ScriptedModel):
+    """A scripted model that sums a conversation up when it is asked to, and goes on with its script from there.
+
+    It counts a token for four bytes. `asked` has the requests for a summary; the first of them get `odd` answers. After
+    its script it says what fits the schema that is asked for.
+    """
+
+    def __init__(self, script: Sequence[Json | ModelError], odd: Sequence[Json | ModelError] = ()) -> None:
+        super().__init__(script)
+        self.odd = list(odd)
+        self.asked: list[Request] = []
+
+    async def complete(self, request: Request, draft: Draft) -> None:
+        if texts(request.messages[-1:])[-1:] == [SUMMARISE]:
+            self.asked.append(request)
+            reply = self.odd.pop(0) if self.odd else says(summary_of(self.turn(request)))
+            if isinstance(reply, ModelError):
+                raise reply
+            draft.started, draft.content, draft.stop_reason = True, reply["content"], reply["stop_reason"]
+        elif self.turn(request) < len(self.replies):
+            await super().complete(request, draft)
+        else:
+            self.requests.append(request)
+            draft.started, draft.stop_reason = True, "end_turn"
+            draft.content = [{"type": "text", "text": obliging(request)}]
+        draft.usage = {"input_tokens": len(json.dumps(request.messages)) // 4, "output_tokens": 20}
+
+    def turn(self, request: Request) -> int:
+        played = [int(found) for text in texts(request.messages[:1]) for found in PLAYED.findall(text)]
+        return sum(played[-1:]) + super().turn(request)
+
+
+def texts(messages: list[Json]) -> list[str]:
+    """All that is said in messages, without tool results."""
+    blocks = (
+        [m["content"]] if isinstance(m["content"], str) else [b["text"] for b in m["content"] if b["type"] == "text"]
+        for m in messages
+    )
+    return [text for found in blocks for text in found]
+
+
+def obliging(request: Request) -> str:
+    """The most agreeable answer in the form that a request asks for."""
+    schema = request.extra.get("output_config", {}).get("format", {}).get("schema")
+    if schema is None:
+        return "done"
+    values = {"ok": True, "problems": [], "route": "short", "number": 1}
+    return json.dumps({name: values[name] for name in schema["properties"]})
 
 
 class Log:
@@ -90,6 +151,7 @@ def make_ports(
     events: Events | None = None,
     context: Callable[[str], ToolContext] | None = None,
     backoff: Backoff = AT_ONCE,
+    **more: Any,
 ) -> Ports:
     return Ports(
         model=model,
@@ -98,6 +160,7 @@ def make_ports(
         events=events or NoEvents(),
         context=context or (lambda call_id: ToolContext("job_1", call_id, Path())),
         backoff=backoff,
+        **more,
     )
 
 

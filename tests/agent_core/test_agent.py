@@ -189,6 +189,7 @@ LATER = {
     "context_window",
     "effort",
     "fallbacks",
+    "guardrails",
     "mcp",
     "models",
     "output",

@@ -17,6 +17,7 @@ from agent_core.loop import run
 from agent_core.outcomes import Deferred, Paused, Refusal
 from agent_core.ports import Decision, Draft, Request
 from agent_core.pricing import PUBLISHED
+from agent_core.results import DATA_NOTE, as_data
 from agent_core.state import State
 from agent_core.testing import DEFAULT_USAGE, ScriptedModel, calls, says
 from agent_core.tools import Registry, ToolContext
@@ -60,7 +61,7 @@ async def test_an_answer_after_a_tool_call() -> None:
     ]
     assert model.requests[1].messages[-1] == {
         "role": "user",
-        "content": [{"type": "tool_result", "tool_use_id": "toolu_0_0", "content": '{"seen": 3}'}],
+        "content": [{"type": "tool_result", "tool_use_id": "toolu_0_0", "content": as_data("look", '{"seen": 3}')}],
     }
     assert (state.usage.model_calls, state.usage.tool_calls, state.step) == (2, 1, 2)
 
@@ -70,9 +71,19 @@ async def test_the_request_holds_what_defines_the_agent() -> None:
     agent = make_agent([look], max_tokens=77, extra={"thinking": {"type": "adaptive"}})
     await play(agent, make_ports(model))
     (request,) = model.requests
+    system = f"Be brief.\n\n{DATA_NOTE}"
     assert request == Request(
-        MODEL, "Be brief.", [TASK], [look.to_json()], 77, {"thinking": {"type": "adaptive"}}, request.call_id
+        MODEL, system, [TASK], [look.to_json()], 77, {"thinking": {"type": "adaptive"}}, request.call_id
     )
+
+
+@pytest.mark.parametrize(
+    ("brings", "system"), [({}, "Be brief."), ({"agents": ["researcher"]}, f"Be brief.\n\n{DATA_NOTE}")]
+)
+async def test_only_where_results_come_is_the_model_told_how_to_take_them(brings: Json, system: str) -> None:
+    model = ScriptedModel([says("hi")])
+    await play(make_agent(**brings), make_ports(model))
+    assert model.requests[0].system == system
 
 
 @pytest.mark.parametrize("stop_reason", ["end_turn", "stop_sequence"])
@@ -189,7 +200,7 @@ async def test_the_whole_request_weighs_on_its_worst_case() -> None:
     agent = make_agent([look], instructions="i" * 1000, extra={"x": "y" * 1000})
     state, journal = State([{"role": "user", "content": "t" * 1000}]), MemoryJournal()
     await play(agent, make_ports(ScriptedModel([says("done")]), journal), state)
-    sent = len(json.dumps([agent.instructions, agent.extra, look.to_json(), state.messages[:-1]]))
+    sent = len(json.dumps([agent.instructions + DATA_NOTE, agent.extra, look.to_json(), state.messages[:-1]]))
     started = journal.entries[0]
     assert isinstance(started, ModelStarted)
     assert started.reserved == pytest.approx(PUBLISHED.worst_case(MODEL, sent + len(CONCLUDE), 4096), rel=0.005)
@@ -382,7 +393,7 @@ async def test_calls_of_one_reply_overlap() -> None:
     model = ScriptedModel([calls(*(("meet", {"number": n}) for n in range(3))), says("met")])
     async with asyncio.timeout(20):
         assert await play(make_agent([meet]), make_ports(model), state) == Completed("met")
-    assert [b["content"] for b in results(state)] == ["0", "1", "2"]
+    assert [b["content"] for b in results(state)] == [as_data("meet", number) for number in "012"]
 
 
 async def test_no_more_calls_overlap_than_the_agent_allows() -> None:
@@ -431,7 +442,7 @@ async def test_each_result_is_recorded_as_it_lands() -> None:
     async with asyncio.timeout(20):
         await play(make_agent([first, second]), make_ports(model, Watching()), state)
     assert [e.name for e in journal.entries if isinstance(e, ToolCompleted)] == ["second", "first"]
-    assert [b["content"] for b in results(state)] == ["first", "second"]
+    assert [b["content"] for b in results(state)] == [as_data(name, name) for name in ("first", "second")]
 
 
 async def test_failures_of_tools_are_results_that_the_model_can_act_on() -> None:
@@ -511,7 +522,7 @@ async def test_the_context_of_a_call_comes_from_its_port(tmp_path: Path) -> None
     await play(
         make_agent([where]), make_ports(ScriptedModel([calls(("where", {})), says("ok")]), context=context), state
     )
-    assert results(state)[0]["content"] == "job_7 toolu_0_0 True"
+    assert results(state)[0]["content"] == as_data("where", "job_7 toolu_0_0 True")
 
 
 async def test_a_registry_may_stand_in_for_the_agents_tools() -> None:
@@ -520,4 +531,4 @@ async def test_a_registry_may_stand_in_for_the_agents_tools() -> None:
     agent = make_agent()
     outcome = await run(state, agent=agent, budget=agent.budget, ports=make_ports(model), registry=Registry([look]))
     assert outcome == Completed("five")
-    assert results(state)[0]["content"] == '{"seen": 5}'
+    assert results(state)[0]["content"] == as_data("look", '{"seen": 5}')

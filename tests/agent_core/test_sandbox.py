@@ -6,6 +6,7 @@ What needs bubblewrap is skipped where it does not run; the rest needs nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import platform
@@ -194,7 +195,7 @@ async def test_any_text_may_be_run(code: str) -> None:
 async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(50):
         while not condition():  # noqa: ASYNC110 - it is another process that makes it true
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
 
 
 WORKER = """
@@ -213,6 +214,20 @@ async def test_a_cancelled_run_has_ended_when_it_returns(host: Host) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert host.alive() == []
+
+
+@in_sandbox
+async def test_it_ends_at_whatever_moment_it_is_cancelled(host: Host) -> None:
+    """Also between the steps of bubblewrap's own start, of which one leaves a process that nobody waits for."""
+
+    async def cancelled_after(milliseconds: int) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(milliseconds / 1000):
+                await Sandbox(seconds=300).run(host.here(SLEEPER))
+
+    for milliseconds in range(10, 250, 20):
+        await asyncio.gather(*(cancelled_after(milliseconds + extra) for extra in (0, 5, 10, 15)))
     assert host.alive() == []
 
 

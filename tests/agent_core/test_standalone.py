@@ -9,6 +9,7 @@ import pytest
 
 from agent_core import Budget, Completed, Stopped, Suspended, run_agent, tool, tool_context
 from agent_core.defaults import AskForDestructive, MemoryJournal
+from agent_core.results import as_data
 from agent_core.testing import ScriptedModel, calls, says
 from tests.agent_core.harness import Log, make_agent
 
@@ -17,14 +18,6 @@ from tests.agent_core.harness import Log, make_agent
 def count_files() -> list[str]:
     """Lists the files of the workspace."""
     return sorted(path.name for path in tool_context().workspace.iterdir())
-
-
-@tool(effect="write")
-def note(text: str) -> str:
-    """Writes a note, and says where."""
-    place = tool_context().workspace / "note.txt"
-    place.write_text(text, encoding="utf-8")
-    return str(place)
 
 
 async def test_one_call_runs_a_task_to_its_end() -> None:
@@ -41,14 +34,22 @@ async def test_tools_work_in_the_given_workspace(tmp_path: Path) -> None:
     (tmp_path / "a.csv").touch()
     script = ScriptedModel([calls(("count_files", {})), says("one")])
     result = await run_agent(make_agent([count_files]), "count", model=script, workspace=tmp_path)
-    assert result.state.messages[2]["content"][0]["content"] == '["a.csv"]'
+    assert result.state.messages[2]["content"][0]["content"] == as_data("count_files", '["a.csv"]')
 
 
 def take_note(workspace: Path | None) -> Path:
     """Where an agent wrote its note."""
+    places: list[Path] = []
+
+    @tool(effect="write")
+    def note(text: str) -> None:
+        """Writes a note."""
+        places.append(tool_context().workspace / "note.txt")
+        places[0].write_text(text, encoding="utf-8")
+
     script = ScriptedModel([calls(("note", {"text": "hi"})), says("noted")])
-    result = asyncio.run(run_agent(make_agent([note]), "take a note", model=script, workspace=workspace))
-    return Path(result.state.messages[2]["content"][0]["content"])
+    asyncio.run(run_agent(make_agent([note]), "take a note", model=script, workspace=workspace))
+    return places[0]
 
 
 def test_a_given_workspace_stays_and_any_other_is_gone_afterwards(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ async def test_the_ports_may_be_ones_own() -> None:
     result = await run_agent(agent, "erase", model=script, journal=journal, approver=AskForDestructive())
     assert isinstance(result.outcome, Suspended)
     assert result.output is None
-    assert journal.entries[-1].TYPE == "approval.requested"
+    assert journal.entries[-1].TYPE == "model.completed"
     assert (await run_agent(agent, "erase", model=script)).output == "gone"  # denied, for nobody is there
     assert not log.began
 

@@ -15,6 +15,7 @@ from agent_core.entries import (
     ApprovalDecided,
     Compacted,
     Entry,
+    GuardrailChecked,
     ModelCompleted,
     ModelFailed,
     ModelStarted,
@@ -44,6 +45,7 @@ ENTRIES: list[Entry] = [
     StateChanged("planning", 2, "phase", "Plan.", "planner", tools=False, expects={"type": "object"}),
     Compacted(9, "## Facts", 5),
     ResultsCleared(9, ["t1"]),
+    GuardrailChecked("output", "no_prices", 2, "redact", "it names a price", "It costs [a price]."),
 ]
 
 

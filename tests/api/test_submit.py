@@ -48,10 +48,7 @@ async def test_a_job_is_accepted_and_can_be_read(api, echo):
     assert (await api.get(f"/v1/jobs/{job['id']}")).json() == job
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("webhook", {"url": "https://example.com/hook"}), ("output_schema", {"type": "object"})],
-)
+@pytest.mark.parametrize(("field", "value"), [("webhook", {"url": "https://example.com/hook"})])
 async def test_what_is_not_acted_on_yet_is_kept_and_said(api, echo, field, value):
     body = {"agent": "echo", "input": "x", field: value}
     answer = await api.post("/v1/jobs", json=body)
@@ -109,6 +106,30 @@ async def test_a_wrong_field_is_refused_by_its_name(api, echo, change, field):
     assert field in [error["field"] for error in problem["errors"]]
     assert problem["code"] == "invalid_fields"
     assert problem["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"type": "string"}, '"type": "object"'),
+        ({"type": "object", "properties": {"n": {"type": "strin"}}}, "properties.n"),
+        ({"type": "object", "properties": {"n": {"pattern": "(a+)+$"}}}, "pattern is not accepted"),
+        ({"type": "object", "properties": {"n": {"$ref": "https://example.com/schema"}}}, "$ref"),
+        ({"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}}, "points to nothing"),
+        ({"type": "object", "description": "x" * 33_000}, "bytes"),
+    ],
+)
+async def test_a_schema_that_no_answer_could_be_held_to_is_refused_with_the_reason(api, echo, schema, why):
+    answer = await api.post("/v1/jobs", json={"agent": "echo", "input": "x", "output_schema": schema})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_fields")
+    [error] = answer.json()["errors"]
+    assert error["field"] == "output_schema"
+    assert why in error["message"]
+
+
+async def test_a_schema_that_will_be_enforced_has_no_warning(api, echo):
+    job = await submitted(api, output_schema={"type": "object", "properties": {"n": {"type": "integer"}}})
+    assert job["warnings"] == []
 
 
 async def test_files_must_exist_and_have_different_names(api, echo):

@@ -109,3 +109,31 @@ def test_a_job_that_does_not_complete_exits_1_and_is_shown_all_the_same(tmp_path
     assert "failed: refusal" in done.out
     assert "I will not." in done.out
     assert "Cost ledger" in done.out
+
+
+def test_it_plays_the_person_whom_the_support_desk_waits_for(tmp_path: Path):
+    done = nightshift("demo", "--example", "support_desk", cwd=tmp_path)
+    assert done.status == 0, done.err
+    asked, _, told = done.out.partition("PARKED, and no worker holds the job: may refund run with")
+    assert "question: The standing desk of order A-1042" in asked
+    assert "The demo approves it by the API, as a person would with" in told
+    assert "$389.00 of it have been paid back" in told.partition("question: Thanks! How much was that again?")[2]
+    assert "The demo answers 'yes, as an exception' by the API" in told
+    assert "I have paid back $45.00 for A-0987" in told
+    assert len(list((tmp_path / ".nightshift" / "demo").glob("demo-*.db"))) == 1, "each demo has a shop of its own"
+    assert not (tmp_path / ".nightshift" / "orders.db").exists()
+
+
+def test_it_brings_the_documents_of_the_research_along(tmp_path: Path):
+    done = nightshift("demo", "--example", "research", "--question", "What does the pump cost?", cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "files:    budget_memo.md, harbour_log.md" in done.out
+    assert "question: What does the pump cost?" in done.out
+    assert "The pump costs 18,400 euros" in done.out.partition("Cost ledger")[0].partition("completed after")[2]
+
+
+def test_an_example_that_is_none_is_wrong_usage(cli, tmp_path: Path):
+    refused = cli("demo", "--example", "poet")
+    assert refused.status == 2
+    assert "expected one of analyst, code_fixer, research, support_desk" in refused.err
+    assert not (tmp_path / ".nightshift").exists()

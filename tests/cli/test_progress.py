@@ -109,6 +109,11 @@ def test_a_failure_says_why():
     assert line.endswith("error: it broke")
 
 
+def test_a_phase_is_shown_with_what_the_model_is_told():
+    assert describe(event("state.changed", state="planning", say="Plan\nit.")).endswith("planning: Plan it.")
+    assert describe(event("state.changed", state="executing", session_length=6)).endswith("executing")
+
+
 def test_an_event_of_a_later_version_is_shown_as_it_is():
     assert describe(event("child.started", child="job_2")) == '08:00:00 child.started    {"child": "job_2"}'
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from agent_core import ClaudeModel, Completed, Suspended, run_agent
+from agent_core import ClaudeModel, run_agent
 from agent_core.agent import Agent
 from agent_core.approvals import Policy
+from agent_core.outcomes import Completed, Suspended
 from agent_core.sandbox import box
 from agent_core.standalone import Result
 from agent_core.testing import ScriptedModel, calls, says

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import secrets
 import sqlite3
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from agent_core.sandbox import Sandbox
 from cli import events
 from cli.client import Client
 from cli.settings import Connection
@@ -118,8 +118,11 @@ def passes(folder: Path) -> bool:
             del sys.modules[name]
 
 
-@pytest.mark.skipif(not os.path.exists("/usr/bin/bwrap"), reason="needs bubblewrap")
-async def test_the_code_fixer_is_done_when_its_validator_has_seen_the_passes(client: Client, tmp_path: Path) -> None:
+async def test_the_code_fixer_is_done_when_its_validator_has_seen_the_tests_pass(
+    client: Client, tmp_path: Path
+) -> None:
+    if why := await Sandbox().available():
+        pytest.skip(why)
     done = await run(client, "code_fixer", "The tests of this project fail. Mend the code.", files=PROJECT)
     phases = [change["state"] for change in done.data("state.changed")]
     assert phases == ["planning", "executing", "validating"] * 2, "the first mending left a fault to the validator"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from jobs.audit import audit
 from tests.faults.agents import FACTS
 from tests.faults.rig import Rig
-from tests.integration.harness import WorkerProcess, calls, eventually, says
+from tests.integration.harness import TENANT, WorkerProcess, calls, eventually, says
 
 PLANTED = [f"FACT {page}: number {page} is {page * 7919}" for page in range(1, FACTS + 1)]
 
@@ -32,7 +33,8 @@ async def test_a_conversation_longer_than_the_window_keeps_what_was_learned_earl
     job = await rig.client.watch("book", rig.ids["book"])
     assert job["status"] == "completed", job
     assert job["output"].splitlines() == ["I learned:", *PLANTED]
-    await rig.verify(least_completed=1)
+    books = await audit(rig.link, TENANT)
+    assert books.exact, books.differences
 
     lines = await rig.store.lines(rig.ids["book"])
     turns = [line.data for line in lines if line.type == "model.completed" and line.data["role"] == "executor"]

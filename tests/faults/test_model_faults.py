@@ -1,4 +1,4 @@
-"""The model fails in every way at every turn of a job: what becomes of the job, how often it is asked, what it costs."""
+"""The model fails in every way at every turn of a job: what becomes of it, how often it is asked, what it costs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ EACH = [(name, turn) for name in KINDS for turn in range(1, TURNS + 1)]
 def turns(rig: Rig, order: str, name: str, faulty: int, *, always: bool) -> list[Json]:
     """Five tool calls and an answer; one of the turns fails twice, or for ever."""
     given = {"folder": str(rig.folder)}
-    played = [{"tool": "look", "input": {**given, "order": f"{order}-{turn}"}} for turn in range(1, TURNS)]
+    played: list[Json] = [{"tool": "look", "input": {**given, "order": f"{order}-{turn}"}} for turn in range(1, TURNS)]
     played.append(says("all looked up"))
     if name.startswith("malformed") and faulty == TURNS:  # it takes a call to have a malformed one
         played[-1] = {"tool": "look", "input": {**given, "order": f"{order}-{TURNS}"}}
@@ -81,8 +81,8 @@ def attempts_at(lines: list[Line]) -> Counter[int]:
 async def reckon(rig: Rig, found: dict[tuple[str, int], str]) -> dict[str, Counter[str]]:
     """Holds each ledger against what the provider would bill; returns the reasons of the rows, by kind.
 
-    What is known is billed to the micro-dollar, what is not at no less than it may be: a stream that was cut at its input
-    and what arrived of it, an attempt without an answer at its worst case.
+    What is known is billed to the micro-dollar. What is not is at no less than it may be: a stream that was cut at its
+    input and what arrived of it, an attempt without an answer at its worst case.
     """
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     seen: dict[str, list[Json]] = defaultdict(list)

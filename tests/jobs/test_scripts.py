@@ -67,5 +67,5 @@ def test_a_script_is_what_its_file_holds() -> None:
 
 
 def test_a_script_begins_with_its_prelude_and_the_prelude_with_its_own() -> None:
-    texts = [(FOLDER / f"{name}.lua").read_text(encoding="utf-8") for name in ("switches", "money", "record")]
+    texts = [(FOLDER / f"{name}.lua").read_text(encoding="utf-8") for name in ("switches", "money", "outbox", "record")]
     assert script("record").text == "\n".join(texts)

@@ -15,11 +15,11 @@ from jobs.agents import AgentCatalogue, Published
 from jobs.explain import explain
 from jobs.queue import queue_names
 from jobs.records import Job, JobSpec
-from tests.worker.conftest import LEASE, TENANT, WORKER, Bench, make_agent
+from tests.worker.conftest import LEASE, TENANT, WORKER, Bench, hang, make_agent
 from worker.children import DEEPEST
 from worker.executor import Attempted
 
-LEAD = make_agent(name="lead", tools=[], auto_approve=[], agents=["clerk", "lead"])
+LEAD = make_agent(name="lead", tools=[hang], auto_approve=[], agents=["clerk", "lead"])
 CLERK = make_agent(name="clerk", tools=[], auto_approve=[], budget=Budget(usd="0.5"))
 TWO = [("delegate", {"agent": "clerk", "task": "one"}), ("delegate", {"agent": "clerk", "task": "two", "usd": "0.25"})]
 
@@ -36,9 +36,9 @@ class Office:
         await AgentCatalogue(self.store.link).publish(known)
         return self
 
-    async def submit(self, agent: Agent = LEAD, **fields: Any) -> str:
+    async def submit(self, agent: Agent = LEAD, budget: Budget | None = None, **fields: Any) -> str:
         spec = JobSpec(agent=agent.name, agent_version=agent.version, input="do all of it", **fields)
-        return (await self.store.submit(TENANT, spec, agent.budget)).job.id
+        return (await self.store.submit(TENANT, spec, budget or agent.budget)).job.id
 
     async def run(self, *script: Json) -> Job:
         """Runs an attempt of the next job that has a ticket."""
@@ -123,6 +123,14 @@ async def test_the_end_of_the_parent_ends_its_children(office: Office) -> None:
     assert await office.store.link.command("EXISTS", keys.children(parent_id)) == 0
 
 
+async def test_a_limit_that_ends_the_parent_ends_its_children(office: Office) -> None:
+    parent_id = await office.submit(budget=Budget(seconds=1))
+    parent = await office.run(calls(TWO[0], ("hang", {})))
+    assert (parent.status, parent.stop_reason) == ("failed", "timeout")
+    (started,) = [line for line in await office.store.lines(parent_id) if line.type == "child.started"]
+    assert (await office.bench.job(started.data["job_id"])).status == "cancelled"
+
+
 async def test_what_a_child_spends_is_spent_by_its_parent(office: Office) -> None:
     parent_id = await office.submit()
     await office.run(calls(TWO[0]))
@@ -131,6 +139,16 @@ async def test_what_a_child_spends_is_spent_by_its_parent(office: Office) -> Non
     after = await office.bench.job(parent_id)
     assert after.counters["spent"] - before.counters["spent"] == child.counters["cost"] > 0
     assert after.counters["cost"] == before.counters["cost"]
+
+
+async def test_a_child_has_the_files_of_its_parent(office: Office) -> None:
+    record = await office.bench.files.save(TENANT, "notes.txt", b"all that is known")
+    await office.submit(files=[record.id])
+    await office.run(calls(TWO[0]))
+    child = await office.run(says("found it"))
+    assert child.spec.files == [record.id]
+    lines = await office.store.lines(child.id)
+    assert child.status == "completed", lines
 
 
 async def test_delegation_has_a_bottom(office: Office) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pydantic
 import pytest
 
+from agent_core.patterns import Chain, EvaluatorOptimiser, PlanExecuteValidate, Router
 from tests.worker.conftest import lookup, make_agent, pay
 from worker.errors import StartError
 from worker.loader import load_agents, published, rebuild, runnable
@@ -106,3 +109,35 @@ def test_a_definition_of_another_platform_version_is_left_to_others(change: dict
     agent = make_agent(tools=[lookup], auto_approve=[])
     assert rebuild(agent.definition(), agent) == agent
     assert rebuild({**agent.definition(), **change}, agent) is None
+
+
+class Verdict(pydantic.BaseModel):
+    ok: bool
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"agents": ["clerk"]},
+        {"output": Verdict},
+        {"pattern": PlanExecuteValidate(replans=1, validator_tools=True)},
+        {"pattern": Chain(["First this.", "Then that."])},
+        {"pattern": EvaluatorOptimiser("It is short.")},
+        {"pattern": Router({"a": "Do it so.", "b": "Do it otherwise."})},
+    ],
+    ids=str,
+)
+def test_what_leads_to_the_answer_is_rebuilt(fields: dict[str, Any]):
+    agent = make_agent(tools=[lookup], auto_approve=[], **fields)
+    assert rebuild(agent.definition(), agent) == agent
+    older = rebuild(agent.definition(), make_agent(tools=[lookup], auto_approve=[]))
+    assert older is not None
+    assert older.definition() == agent.definition()
+
+
+@pytest.mark.parametrize(
+    "pattern", [{"name": "of_tomorrow"}, {"name": "chain", "steps": []}, {"name": "react", "a": 1}]
+)
+def test_a_pattern_that_is_not_known_here_is_left_to_others(pattern: dict[str, object]):
+    agent = make_agent(tools=[lookup], auto_approve=[])
+    assert rebuild({**agent.definition(), "pattern": pattern}, agent) is None
