@@ -7,6 +7,7 @@ differently the next time gains nothing. Host and SNI stay the host's. Each hop 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import ipaddress
 import re
@@ -27,6 +28,7 @@ Resolver = Callable[[str, int], Awaitable[list[str]]]
 PORTS = frozenset({80, 443, 8080, 8443})
 """Where web servers are; any other port may speak something that a request can be mistaken for."""
 CONNECT_SECONDS = 10.0
+BODY_SECONDS = 2.0
 LONGEST_URL = 2048
 HOST = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 A_NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
@@ -189,6 +191,21 @@ class Egress:
         """Makes a request and reads its whole reply, whatever its status. Follows at most so many redirects; without
         any, one is a reply like others. Raises EgressError.
         """
+        async with self._answered(method, url, headers, content, redirects) as reply:
+            return Reply(reply.status_code, reply.headers, await reply.aread())
+
+    async def peek(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes, most: int) -> Reply:
+        """Makes a request and reads the reply's status and the first bytes of its body, as many as come within
+        `BODY_SECONDS`: for who does not need the rest. Follows no redirect. Raises EgressError.
+        """
+        async with self._answered(method, url, headers, content, 0) as reply:
+            return Reply(reply.status_code, reply.headers, await _beginning(reply, most))
+
+    @contextlib.asynccontextmanager
+    async def _answered(
+        self, method: str, url: str, headers: Mapping[str, str] | None, content: bytes | None, redirects: int
+    ) -> AsyncIterator[httpx2.Response]:
+        """The reply to a request whose body is still to be read. Raises EgressError, also for what reading it raises."""
         host = self.check(url).host
         timeout = httpx2.Timeout(self.seconds, connect=min(CONNECT_SECONDS, self.seconds))
         client = httpx2.AsyncClient(
@@ -196,9 +213,12 @@ class Egress:
         )
         sent = {**(headers or {}), **PLAIN}
         try:
-            async with asyncio.timeout(self.seconds), client:
-                reply = await client.request(method, url, headers=sent, content=content, follow_redirects=redirects > 0)
-                return Reply(reply.status_code, reply.headers, reply.content)
+            async with (
+                asyncio.timeout(self.seconds),
+                client,
+                client.stream(method, url, headers=sent, content=content, follow_redirects=redirects > 0) as reply,
+            ):
+                yield reply
         except (TimeoutError, httpx2.TimeoutException):
             message = f"{host} did not answer in full within {self.seconds:g} seconds"
             raise EgressError(message, code="timeout", retryable=True) from None
@@ -249,6 +269,18 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+async def _beginning(reply: httpx2.Response, most: int) -> bytes:
+    """The first bytes of a body. What breaks it off is no fault: the status has said all that matters."""
+    found = b""
+    with contextlib.suppress(TimeoutError, httpx2.HTTPError, EgressError):
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in reply.aiter_raw():
+                found += part
+                if len(found) >= most:
+                    break
+    return found[:most]
 
 
 class _Limited(httpx2.AsyncByteStream):

@@ -178,7 +178,6 @@ class State:
                 self.usage.tool_calls += 1
                 self.usage.cost += entry.settled
                 self.results[entry.call_id] = entry
-                self._note(entry)
                 self._close_turn()
             case ToolReconciled(call_id=call_id, decision="not_happened"):
                 self.undone.add(call_id)
@@ -274,16 +273,12 @@ class State:
         if entry.say:
             self.say(entry.say)
 
-    def _note(self, entry: ToolCompleted) -> None:
+    def _note(self, call: Json, entry: ToolCompleted) -> None:
         """What is remembered of a call after its turn: whether its tool works, and whether it was made before."""
         if entry.call_id in self.intents:  # others were not let run
             self.failures[entry.name] = self.failures[entry.name] + 1 if entry.is_error else 0
-        call = next((call for call in self._last_calls() if call["id"] == entry.call_id), None)
-        told = json.dumps([entry.name, call and call["input"], entry.content], sort_keys=True)
-        self.recent = [
-            *self.recent[1 - RECENT_CALLS :],
-            hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:16],
-        ]
+        told = json.dumps([entry.name, call["input"], entry.content], sort_keys=True).encode("utf-8", "replace")
+        self.recent = [*self.recent[1 - RECENT_CALLS :], hashlib.sha256(told).hexdigest()[:16]]
 
     def repeated(self, times: int = REPEATS) -> set[str]:
         """The calls that were made so often of late with the same result."""
@@ -335,6 +330,8 @@ class State:
     def _close_turn(self) -> None:
         calls = self._last_calls()
         if calls and all(call["id"] in self.results for call in calls):
+            for call in calls:  # in their order, not in that of their ends, which no second run would repeat
+                self._note(call, self.results[call["id"]])
             self._append({"role": "user", "content": [self._result(call["id"]) for call in calls]})
             self.stop_reason = None
 

@@ -143,7 +143,7 @@ OFFERS = {
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[ASGIApp]:
-    """The application of `/mcp` while inside: streamable HTTP without sessions, so that any process answers any request."""
+    """The application of `/mcp`: streamable HTTP without sessions, so that any API process answers any request."""
     server = Server("nightshift", on_list_tools=_list_tools, on_call_tool=_call_tool)
     manager = StreamableHTTPSessionManager(server, json_response=True, stateless=True, max_request_body_size=MAX_BYTES)
     async with manager.run():

@@ -9,6 +9,7 @@ import pytest
 
 from agent_core.entries import ModelCompleted, ToolRequested
 from agent_core.ports import Draft, Request
+from agent_core.results import as_data
 from agent_core.testing import ScriptedModel, calls, says
 from agent_core.types import Json
 from jobs import actions
@@ -86,7 +87,7 @@ async def test_what_happened_is_told_to_the_model_and_what_did_not_is_run(parked
     await parked.decide(CallDecision(first, "happened", {"receipt": 7}), CallDecision(second, "not_happened"))
     job = await parked.go_on()
     assert (job.status, job.output, job.counters["tool_calls"]) == ("completed", "ok", 2)
-    assert parked.results() == ['{"receipt": 7}', "paid 4"]
+    assert parked.results() == [as_data("pay", '{"receipt": 7}'), as_data("pay", "paid 4")]
     said = await parked.lines("tool.reconciled")
     assert [(line["call_id"], line["decision"], line["by"]) for line in said] == [
         (first, "happened", "person"),
@@ -131,7 +132,7 @@ async def test_an_attempt_that_dies_while_it_takes_over_is_followed_by_one_that_
     await bench.end_lease(claim)
     await bench.reaper.sweep()
     assert (await parked.go_on()).status == "completed"
-    assert parked.results() == ["a", "b"]
+    assert parked.results() == [as_data("pay", "a"), as_data("pay", "b")]
     assert len(await parked.lines("tool.reconciled")) == len(await parked.lines("tool.completed")) == 2
 
 
@@ -141,7 +142,7 @@ async def test_decisions_outlive_a_cancel_and_a_retry(parked: Parked, bench: Ben
     await actions.cancel(bench.store, TENANT, parked.id)
     await actions.retry(bench.store, TENANT, parked.id)
     assert (await parked.go_on()).status == "completed"
-    assert parked.results() == ["paid", "paid"]
+    assert parked.results() == [as_data("pay", "paid")] * 2
 
 
 async def test_a_retry_of_a_stopped_job_asks_again(parked: Parked, bench: Bench):
