@@ -42,6 +42,8 @@ FAILPOINTS = {
     "before_hand_back": "a drained job is about to go back to its queue",
     "after_hand_back": "a drained job is back in its queue",
     "before_beat": "the worker is about to renew its leases",
+    "before_delivery": "a webhook is claimed, and not sent",
+    "after_delivery": "the receiver has answered, and what it said is not recorded",
     "before_rescue": "a reaper saw a lease that has ended, and has not moved the job",
     "after_rescue": "a reaper moved the job",
 }

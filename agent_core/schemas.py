@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import jsonschema
-from jsonschema.protocols import Validator
-
 from agent_core.types import Json
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+    from jsonschema.protocols import Validator
 
 MOST_BYTES = 32_768
 MOST_DEPTH = 24
@@ -52,6 +53,8 @@ def check_schema(schema: object) -> None:
         raise ValueError(f"the schema is not plain JSON data: {exc}") from exc
     if size > MOST_BYTES:
         raise ValueError(f"the schema has more than {MOST_BYTES:,} bytes")
+    import jsonschema  # its import costs every process that sees no schema a tenth of its start
+
     try:
         jsonschema.Draft202012Validator.check_schema(schema)
     except jsonschema.SchemaError as exc:
@@ -74,9 +77,11 @@ def place(path: Iterable[Any]) -> str:
 
 
 def _validator(schema: Json) -> Validator:
+    import jsonschema
+
     followed = iter(range(MOST_REFERENCES))
 
-    def follow(validator: Any, reference: str, instance: Any, within: Json) -> Iterator[jsonschema.ValidationError]:
+    def follow(validator: Any, reference: str, instance: Any, within: Json) -> Iterator[ValidationError]:
         if next(followed, None) is None:
             raise RecursionError
         yield from jsonschema.Draft202012Validator.VALIDATORS["$ref"](validator, reference, instance, within)

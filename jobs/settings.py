@@ -27,6 +27,7 @@ SHOWABLE = re.compile(r"([a-z][a-z0-9+.-]*://)?(.*@)?([^?#]*).*", re.DOTALL | re
 class CommonSettings(BaseSettings):
     """Settings that the API and the workers share. `redis_url` also takes `unix:///path` and `rediss://`.
 
+    `webhook_allow_private` lets webhooks go to loopback and private addresses, and to any port.
     `prices` is a JSON file of prices (`agent_core.pricing.Prices.from_json`) beside the published ones.
     `failpoints` is for the fault suite alone; see `agent_core.failpoints`.
     """
@@ -39,6 +40,7 @@ class CommonSettings(BaseSettings):
     data_dir: Path = Path(".nightshift")
     files_url: str | None = None
     prices: Path | None = None
+    webhook_allow_private: bool = False
     log_format: Literal["json", "console"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     failpoints: str = ""

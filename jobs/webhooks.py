@@ -31,7 +31,7 @@ Disabled = Literal["gone", "failing", "by_request"]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint at one moment. `events` None is all of `outbox.ROUTINE`; `failing_ms` is since when all tries failed."""
+    """An endpoint at one moment. `events` None is all of `outbox.ROUTINE`; `failing_ms` is since when all failed."""
 
     id: str
     tenant: str

@@ -28,6 +28,8 @@ ABOUT = {
     "embedded": True,
     "version": "1.20.0",  # whose API it is a subset of
 }
+Route = Callable[[web.Request], Awaitable[Any]]
+"""Answers with the `result` of Qdrant's envelope."""
 QUERY_PARAMETERS = {"wait", "timeout"}
 MOST_BODY_BYTES = 32 << 20
 DONE = {"operation_id": 0, "status": "completed"}
@@ -80,44 +82,48 @@ def run(data_dir: Path, host: str, port: int, ready: Callable[[str, Path], None]
     uvloop.run(until_signal())
 
 
+class _RefusedError(Exception):
+    """A request that is answered with an error status."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
 class _Server:
     def __init__(self, engine: Engine, api_key: str | None) -> None:
         self._engine = engine
         self._api_key = api_key
-        self.app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[self._answer])
+        self.app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[self._answer_errors])
         collection, points = "/collections/{name}", "/collections/{name}/points"
-        self.app.add_routes(
-            [
-                web.get("/", self._about),
-                web.get("/collections", self._list),
-                web.get(collection, self._info),
-                web.put(collection, self._create),
-                web.delete(collection, self._delete),
-                web.get(f"{collection}/exists", self._exists),
-                web.put(f"{collection}/index", self._write(Collection.create_index)),
-                web.put(f"{collection}/vectors/{{vector}}", self._create_vector),
-                web.delete(f"{collection}/vectors/{{vector}}", self._delete_vector),
-                web.post(f"{collection}/facet", self._read(Collection.facet)),
-                web.put(points, self._update("upsert")),
-                web.put(f"{points}/vectors", self._update("update_vectors")),
-                web.post(f"{points}/payload", self._update("set_payload")),
-                web.post(f"{points}/delete", self._update("delete")),
-                web.post(f"{points}/batch", self._batch),
-                web.post(f"{points}/query", self._read(Collection.query)),
-                web.post(f"{points}/scroll", self._read(Collection.scroll)),
-                web.post(f"{points}/count", self._read(Collection.count)),
-            ]
-        )
+        routes: list[tuple[str, str, Route]] = [
+            ("GET", "/collections", self._list),
+            ("GET", collection, self._info),
+            ("PUT", collection, self._create),
+            ("DELETE", collection, self._delete),
+            ("GET", f"{collection}/exists", self._exists),
+            ("PUT", f"{collection}/index", self._create_index),
+            ("PUT", f"{collection}/vectors/{{vector}}", self._create_vector),
+            ("DELETE", f"{collection}/vectors/{{vector}}", self._delete_vector),
+            ("POST", f"{collection}/facet", self._read(Collection.facet)),
+            ("PUT", points, self._update("upsert")),
+            ("PUT", f"{points}/vectors", self._update("update_vectors")),
+            ("POST", f"{points}/payload", self._update("set_payload")),
+            ("POST", f"{points}/delete", self._update("delete")),
+            ("POST", f"{points}/batch", self._batch),
+            ("POST", f"{points}/query", self._read(Collection.query)),
+            ("POST", f"{points}/scroll", self._read(Collection.scroll)),
+            ("POST", f"{points}/count", self._read(Collection.count)),
+        ]
+        self.app.router.add_get("/", self._about)
+        for method, path, route in routes:
+            self.app.router.add_route(method, path, _answers(route))
 
     @web.middleware
-    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        begun = time.perf_counter()
+    async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             self._check(request)
             return await handler(request)
-        except _Answer as answer:
-            body = {"result": answer.result, "status": "ok", "time": time.perf_counter() - begun}
-            return web.json_response(body=to_json(body))
         except _RefusedError as exc:
             return _error(exc.status, str(exc))
         except translate.UnsupportedError as exc:
@@ -140,7 +146,7 @@ class _Server:
         if self._api_key is not None and request.path != "/":
             given = request.headers.get("api-key", "")
             if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._api_key.encode()):
-                raise _RefusedError(401, "Must provide an API key or an Authorization bearer token")
+                raise _RefusedError(401, "Must provide an API key: the embedded memory keeps its own in api.key")
         unknown = sorted(set(request.query) - QUERY_PARAMETERS)
         if unknown:
             raise translate.UnsupportedError(f"the query parameter {', '.join(unknown)}")
@@ -152,55 +158,52 @@ class _Server:
     async def _about(self, request: web.Request) -> web.Response:
         return web.json_response(ABOUT)
 
-    async def _list(self, request: web.Request) -> web.Response:
-        raise _Answer({"collections": [{"name": name} for name in self._engine.collections]})
+    async def _list(self, request: web.Request) -> Any:
+        return {"collections": [{"name": name} for name in self._engine.collections]}
 
-    async def _exists(self, request: web.Request) -> web.Response:
-        raise _Answer({"exists": request.match_info["name"] in self._engine.collections})
+    async def _exists(self, request: web.Request) -> Any:
+        return {"exists": request.match_info["name"] in self._engine.collections}
 
-    async def _info(self, request: web.Request) -> web.Response:
-        raise _Answer(self._collection(request).info())
+    async def _info(self, request: web.Request) -> Any:
+        return self._collection(request).info()
 
-    async def _create(self, request: web.Request) -> web.Response:
+    async def _create(self, request: web.Request) -> Any:
         self._engine.create(request.match_info["name"], await _body(request))
-        raise _Answer(True)
+        return True
 
-    async def _delete(self, request: web.Request) -> web.Response:
-        raise _Answer(self._engine.delete(request.match_info["name"]))
+    async def _delete(self, request: web.Request) -> Any:
+        return self._engine.delete(request.match_info["name"])
 
-    async def _create_vector(self, request: web.Request) -> web.Response:
+    async def _create_index(self, request: web.Request) -> Any:
+        await self._collection(request).create_index(await _body(request))
+        return DONE
+
+    async def _create_vector(self, request: web.Request) -> Any:
         await self._collection(request).create_vector(request.match_info["vector"], await _body(request))
-        raise _Answer(DONE)
+        return DONE
 
-    async def _delete_vector(self, request: web.Request) -> web.Response:
+    async def _delete_vector(self, request: web.Request) -> Any:
         await self._collection(request).delete_vector(request.match_info["vector"])
-        raise _Answer(DONE)
+        return DONE
 
-    async def _batch(self, request: web.Request) -> web.Response:
+    async def _batch(self, request: web.Request) -> Any:
         body = await _body(request)
         operations = translate.batch(body)
         deletes = any("delete" in each for each in body["operations"])
         await self._collection(request).update(operations, deletes)
-        raise _Answer([DONE] * len(operations))
+        return [DONE] * len(operations)
 
-    def _update(self, kind: str) -> Handler:
-        async def handle(request: web.Request) -> web.Response:
+    def _update(self, kind: str) -> Route:
+        async def handle(request: web.Request) -> Any:
             operation = translate.UPDATES[kind](await _body(request))
             await self._collection(request).update([operation], deletes=kind == "delete")
-            raise _Answer(DONE)
+            return DONE
 
         return handle
 
-    def _write(self, method: Callable[[Collection, Any], Awaitable[None]]) -> Handler:
-        async def handle(request: web.Request) -> web.Response:
-            await method(self._collection(request), await _body(request))
-            raise _Answer(DONE)
-
-        return handle
-
-    def _read(self, method: Callable[[Collection, Any], Awaitable[Any]]) -> Handler:
-        async def handle(request: web.Request) -> web.Response:
-            raise _Answer(await method(self._collection(request), await _body(request)))
+    def _read(self, method: Callable[[Collection, Any], Awaitable[Any]]) -> Route:
+        async def handle(request: web.Request) -> Any:
+            return await method(self._collection(request), await _body(request))
 
         return handle
 
@@ -209,3 +212,21 @@ class _Server:
         if name not in self._engine.collections:
             raise _RefusedError(404, f"Not found: Collection `{name}` doesn't exist!")
         return self._engine.collections[name]
+
+
+def _answers(route: Route) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        begun = time.perf_counter()
+        result = await route(request)
+        body = to_json({"result": result, "status": "ok", "time": time.perf_counter() - begun})
+        return web.Response(body=body, content_type="application/json")
+
+    return handle
+
+
+def _error(status: int, detail: str) -> web.Response:
+    return web.json_response({"status": {"error": detail}, "time": 0.0}, status=status)
+
+
+async def _body(request: web.Request) -> Any:
+    return from_json(await request.read() or b"{}", allow_inf_nan=False)

@@ -107,8 +107,6 @@ def _condition(body: Any) -> Any:
             raise WrongError(f"condition: {sorted(other)} is none")
 
 
-
-
 def _range(body: Any) -> edge.RangeFloat | edge.RangeDateTime:
     given = only(body, "range", "gte", "gt", "lte", "lt")
     bounds = {name: given.get(name) for name in ("gte", "gt", "lte", "lt")}
@@ -295,7 +293,7 @@ def _upsert(body: Any) -> edge.UpdateOperation:
 
 def _set_payload(body: Any) -> edge.UpdateOperation:
     given = only(body, "set_payload", "payload", "points", "filter")
-    payload = dict(body).get("payload")
+    payload = given.get("payload")
     if not isinstance(payload, dict):
         raise WrongError("set_payload: missing field `payload`")
     match given:
@@ -319,9 +317,7 @@ def _update_vectors(body: Any) -> edge.UpdateOperation:
     points = []
     for each in needed(only(body, "update_vectors", "points"), "update_vectors", "points"):
         point = only(each, "point", "id", "vector")
-        points.append(
-            edge.PointVectors(needed(point, "point", "id"), _named_vectors(needed(point, "point", "vector")))
-        )
+        points.append(edge.PointVectors(needed(point, "point", "id"), _named_vectors(needed(point, "point", "vector"))))
     return edge.UpdateOperation.update_vectors(points)
 
 
