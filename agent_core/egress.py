@@ -205,7 +205,7 @@ class Egress:
     async def _answered(
         self, method: str, url: str, headers: Mapping[str, str] | None, content: bytes | None, redirects: int
     ) -> AsyncIterator[httpx2.Response]:
-        """The reply to a request, with its body still to be read. Raises EgressError, also for what reading it raises."""
+        """The reply to a request, its body still to be read. Raises EgressError, also for what reading it raises."""
         host = self.check(url).host
         timeout = httpx2.Timeout(self.seconds, connect=min(CONNECT_SECONDS, self.seconds))
         client = httpx2.AsyncClient(

@@ -13,10 +13,13 @@ from prometheus_client.registry import Collector
 
 from jobs import breaker, stats
 from jobs.approvals import Approvals
+from jobs.deliveries import Deliveries
 from jobs.link import RedisLink
 from jobs.queue import Tickets
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+WEBHOOKS = "webhooks"
+"""The queue of deliveries, beside those of jobs."""
 PREFIX = "nightshift_"
 COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
     "jobs_total": (("agent", "status"), "Jobs that ended, by the status in which they did."),
@@ -26,6 +29,7 @@ COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
     "tool_calls_total": (("tool", "outcome"), "Tool calls that came to a result."),
     "alerts_total": (("condition", "outcome"), "Alerts that were raised, and that were resolved."),
     "alert_deliveries_total": (("channel", "outcome"), "Messages about alerts: delivered, failed, given_up."),
+    "webhook_deliveries_total": (("outcome",), "Tries at webhooks: delivered, failed; and what was given_up, dropped."),
     "rescues_total": ((), "Jobs taken over from a worker that was gone."),
     "fenced_total": ((), "Attempts that found out that another one owns their job."),
 }
@@ -96,9 +100,15 @@ class Snapshot(Collector):
 
 async def render(link: RedisLink, tickets: Tickets) -> bytes:
     """The metrics in Prometheus's text format. Raises UnavailableError."""
-    counts, depths, running, approvals, seen = await asyncio.gather(
-        stats.read(link), tickets.depths(), tickets.running(), Approvals(link).pending(), breaker.read(link)
+    counts, depths, running, approvals, seen, webhooks = await asyncio.gather(
+        stats.read(link),
+        tickets.depths(),
+        tickets.running(),
+        Approvals(link).pending(),
+        breaker.read(link),
+        Deliveries(link).depth(),
     )
     registry = CollectorRegistry(auto_describe=False)
+    depths[WEBHOOKS] = webhooks
     registry.register(Snapshot(counts, depths, running, approvals, {target: row.open for target, row in seen.items()}))
     return generate_latest(registry)

@@ -1,5 +1,5 @@
 """What goes when its time is over: ended jobs with all that is theirs, uploads that no job names, contents that no file
-names. Any number of processes may prune at once; for each thing exactly one wins, for each decision is a script's.
+names, settled deliveries of webhooks. Any number of processes may prune at once; for each thing exactly one wins, for each decision is a script's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import redis
 import structlog
 
 from jobs import keys
+from jobs.deliveries import Deliveries
 from jobs.files import FileStore
 from jobs.link import RedisLink
 from jobs.queue import queue_name
@@ -35,6 +36,7 @@ class Pruned:
     jobs: int = 0
     files: int = 0
     contents: int = 0
+    deliveries: int = 0
 
 
 class Retention:
@@ -52,6 +54,7 @@ class Retention:
             jobs=await self._each(keys.ENDED, self._keep_ms, self.prune_job),
             files=await self._each(keys.FILES, self._keep_ms, self._prune_file),
             contents=await self._each(keys.UNNAMED, self._unnamed_ms, self._prune_content),
+            deliveries=await self._each(keys.SETTLED, self._keep_ms, self._prune_delivery),
         )
 
     async def _each(self, index: str, keep_ms: int, prune: Callable[[str], Awaitable[bool]]) -> int:
@@ -111,6 +114,9 @@ class Retention:
     async def _prune_file(self, file_id: str) -> bool:
         file_keys = [keys.file(file_id), keys.FILES, keys.UNNAMED]
         return bool(await self._link.script(script("prune_file"), file_keys, [file_id, self._keep_ms], patient=False))
+
+    async def _prune_delivery(self, delivery_id: str) -> bool:
+        return await Deliveries(self._link).prune(delivery_id, self._keep_ms)
 
     async def _prune_content(self, key: str) -> bool:
         """Deletes a content. Who dies in between leaves it to the next, for it is still in the sorted set."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import structlog
@@ -47,7 +48,7 @@ class Pruner:
         """One sweep; returns what it removed."""
         pruned = await self._retention.sweep()
         if pruned != Pruned():
-            log.info("pruned", jobs=pruned.jobs, files=pruned.files, contents=pruned.contents)
+            log.info("pruned", **asdict(pruned))
         await self._files.discard_drafts(DRAFT_SECONDS)
         await self._sweep_workspaces()
         return pruned

@@ -48,6 +48,7 @@ from worker.pruner import Pruner
 from worker.reaper import Reaper
 from worker.rq_worker import ConcurrentWorker
 from worker.settings import Settings, environment
+from worker.webhooks import make_dispatcher
 
 log = structlog.get_logger("worker")
 REPORT_SECONDS = 1.0
@@ -145,6 +146,7 @@ async def serve(
             watch_batches(link, settings),
             watch_breakers(breakers, link),
             ApprovalWatch(JobStore(link)).run(),
+            make_dispatcher(link, settings, stats).run(),
             *([make_pruner(link, settings).run()] if settings.retention_days else []),
             *([Alerter(link, thresholds(settings), notifier, stats).run()] if notifier.names else []),
             report(link, worker, settings, known, stats),

@@ -1,20 +1,23 @@
 """Delivers webhooks: claims what is due, sends it signed through the guard, and writes down what came of it.
 
 Every worker runs one. A receiver has been told once it answered with 2xx; a worker that dies between that and its note
-of it leaves the delivery to be made again, with the same `webhook-id`. Deliveries of one lane share a few places, so that
-a receiver that hangs takes none from the others.
+of it leaves the delivery to be made again, with the same `webhook-id`. Deliveries of one lane share a few places, so
+that a receiver that hangs takes none from the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
+import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import structlog
 
-from agent_core.egress import Egress, EgressError, Reply
+from agent_core.egress import Egress, EgressError, Reply, Resolver
 from agent_core.failpoints import failpoint
 from agent_core.redaction import Redactor
 from agent_core.types import Json
@@ -27,6 +30,7 @@ from jobs.records import rfc3339
 from jobs.signing import signed_headers
 from jobs.stats import Stats
 from jobs.webhooks import Webhooks
+from worker.settings import Settings
 
 log = structlog.get_logger("worker")
 RETRY_SECONDS = (5, 30, 120, 600, 1800, 7200, 28_800, 86_400)
@@ -132,15 +136,31 @@ class Dispatcher:
         headers = {**JSON_TYPE, "user-agent": AGENT, **signed}
         tried: Json = {"at": rfc3339(milliseconds()), "status": None, "error": None, "body": None}
         begun = time.monotonic()
+        reply: Reply | None = None
         try:
             reply = await self._egress.peek("POST", url, headers=headers, content=body.encode(), most=FIRST_BYTES)
+            tried |= {"status": reply.status, "body": self._redactor.text(reply.body.decode(errors="replace"))}
         except EgressError as exc:
             tried["error"] = str(exc)
-            reply = None
-        else:
-            text = reply.body.decode(errors="replace")
-            tried |= {"status": reply.status, "body": self._redactor.text(text)}
         return {**tried, "seconds": round(time.monotonic() - begun, 3)}, reply
+
+
+def make_dispatcher(link: RedisLink, settings: Settings, stats: Stats) -> Dispatcher:
+    """The duty as the settings want it."""
+    egress = Egress(allow_private=settings.webhook_allow_private, seconds=TRY_SECONDS, resolve=own_resolver())
+    return Dispatcher(link, Redactor(settings.secrets), stats, egress)
+
+
+def own_resolver() -> Resolver:
+    """The system's names, in threads of its own: those that hang with a name server must keep no other duty waiting."""
+    threads = ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="names")
+
+    async def resolve(host: str, port: int) -> list[str]:
+        ask = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(threads, ask)
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+    return resolve
 
 
 def verdict(reply: Reply | None, tries: int) -> tuple[Result, float]:

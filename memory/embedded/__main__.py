@@ -1,4 +1,4 @@
-"""`python -m memory.embedded`: serves the embedded memory and prints one line of JSON with its URL and its key's file."""
+"""`python -m memory.embedded`: serves the embedded memory and prints one line of JSON: its URL, its key's file."""
 
 from __future__ import annotations
 

@@ -28,14 +28,6 @@ INDEXES: dict[str, Callable[[], Any]] = {
     "uuid": edge.UuidIndexParams,
 }
 FILTER_PARTS = ("must", "should", "must_not")
-DECAYS = {"exp_decay": edge.DecayKind.Exp, "lin_decay": edge.DecayKind.Lin, "gauss_decay": edge.DecayKind.Gauss}
-UNARY: dict[str, Callable[[edge.Expression], edge.Expression]] = {
-    "neg": edge.Expression.Neg,
-    "abs": edge.Expression.Abs,
-    "sqrt": edge.Expression.Sqrt,
-    "exp": edge.Expression.Exp,
-    "ln": edge.Expression.Ln,
-}
 
 
 class UnsupportedError(Exception):
@@ -78,11 +70,15 @@ def filter_of(body: Any) -> edge.Filter | None:
     """A filter; None stays None."""
     if body is None:
         return None
-    given = only(body, "filter", "must", "should", "must_not")
-    return edge.Filter(
-        **{name: [_condition(each) for each in (part if isinstance(part, list) else [part])]
-           for name, part in given.items()}
-    )  # fmt: skip
+    given = only(body, "filter", *FILTER_PARTS)
+    must, should, must_not = (_conditions(given.get(name)) for name in FILTER_PARTS)
+    return edge.Filter(must=must, should=should, must_not=must_not)
+
+
+def _conditions(body: Any) -> list[Any] | None:
+    if body is None:
+        return None
+    return [_condition(each) for each in (body if isinstance(body, list) else [body])]
 
 
 def _condition(body: Any) -> Any:
@@ -184,35 +180,43 @@ def _params(body: Any) -> edge.SearchParams | None:
 
 
 def _expression(body: Any) -> edge.Expression:
-    if isinstance(body, bool):
-        raise WrongError("expression: a truth value is none")
-    if isinstance(body, int | float):
-        return edge.Expression.Constant(float(body))
-    if isinstance(body, str):
-        return edge.Expression.Variable(body)
-    if not isinstance(body, Mapping) or len(body) != 1:
-        raise WrongError("expression: expected a number, a variable or an object with one field")
-    [(kind, value)] = body.items()
-    if kind in UNARY:
-        return UNARY[kind](_expression(value))
-    match kind, value:
-        case "sum", list(terms):
-            return edge.Expression.Sum([_expression(each) for each in terms])
-        case "mult", list(factors):
-            return edge.Expression.Mult([_expression(each) for each in factors])
-        case "div", {"left": left, "right": right}:
-            given = only(value, "div", "left", "right", "by_zero_default")
-            return edge.Expression.Div(_expression(left), _expression(right), given.get("by_zero_default"))
-        case "datetime", str(moment):
-            return edge.Expression.Datetime(moment)
-        case "datetime_key", str(path):
-            return edge.Expression.DatetimeKey(path)
-    if kind in DECAYS:
-        given = only(value, kind, "x", "target", "midpoint", "scale")
+    match body:
+        case bool():
+            raise WrongError("expression: a truth value is none")
+        case int() | float():
+            return edge.Expression.Constant(float(body))
+        case str():
+            return edge.Expression.Variable(body)
+        case {**given} if len(given) == 1:
+            [(kind, value)] = given.items()
+            return one_of(EXPRESSIONS, kind, "expression")(value)
+    raise WrongError("expression: expected a number, a variable or an object with one field")
+
+
+def _division(body: Any) -> edge.Expression:
+    given = only(body, "div", "left", "right", "by_zero_default")
+    left, right = (_expression(needed(given, "div", side)) for side in ("left", "right"))
+    return edge.Expression.Div(left, right, given.get("by_zero_default"))
+
+
+def _decay(kind: edge.DecayKind) -> Callable[[Any], edge.Expression]:
+    def expression(body: Any) -> edge.Expression:
+        given = only(body, "decay", "x", "target", "midpoint", "scale")
         target = None if "target" not in given else _expression(given["target"])
-        x = _expression(needed(given, kind, "x"))
-        return edge.Expression.Decay(DECAYS[kind], x, target, given.get("midpoint"), given.get("scale"))
-    raise UnsupportedError(f"expression {kind}")
+        x = _expression(needed(given, "decay", "x"))
+        return edge.Expression.Decay(kind, x, target, given.get("midpoint"), given.get("scale"))
+
+    return expression
+
+
+EXPRESSIONS: dict[str, Callable[[Any], edge.Expression]] = {
+    "sum": lambda terms: edge.Expression.Sum([_expression(each) for each in terms]),
+    "mult": lambda factors: edge.Expression.Mult([_expression(each) for each in factors]),
+    "div": _division,
+    "datetime": edge.Expression.Datetime,
+    "datetime_key": edge.Expression.DatetimeKey,
+    "exp_decay": _decay(edge.DecayKind.Exp),
+}
 
 
 # ---- other reads
@@ -367,7 +371,7 @@ def sparse_params(body: Any) -> edge.EdgeSparseVectorParams:
 
 def index_params(body: Any) -> Any:
     """The schema of a payload index."""
-    given = {"type": body} if isinstance(body, str) else only(body, "field_schema", "type", "is_tenant", "is_principal")
+    given: dict[str, Any] = {"type": body} if isinstance(body, str) else only(body, "field_schema", "type", "is_tenant")
     kind = needed(given, "field_schema", "type")
     if kind == "keyword":
         return edge.KeywordIndexParams(is_tenant=given.get("is_tenant"))
