@@ -57,6 +57,7 @@ async def make_room(state: State, turn: Turn) -> Batched | Deferred | None:
             may_ask = reply is not None
         elif results := _old_results(state.messages):
             await commit(state, turn.journal, ResultsCleared(state.step, results))
+            may_ask = False
         else:
             return None  # the provider says whether it still fits
     return None

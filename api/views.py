@@ -43,6 +43,7 @@ class UsageView(BaseModel):
     model_calls: int
     tool_calls: int
     cost_usd: str = Field(examples=["0.0123"])
+    total_cost_usd: str = Field(examples=["0.0456"], description="With that of its child jobs.")
 
 
 class BudgetView(BaseModel):

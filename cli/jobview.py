@@ -64,7 +64,7 @@ def print_job(job: Json) -> None:
         ("ended", job["ended_at"]),
         ("took", took(job)),
         ("usage", f"{usage['model_calls']} model calls, {usage['tool_calls']} tool calls, {tokens:,} tokens"),
-        ("cost", f"${usage['cost_usd']}"),
+        ("cost", _cost(usage)),
         ("budget", budget),
         ("error", _error(job)),
     ]
@@ -113,10 +113,15 @@ def print_output(job: Json) -> None:
 def ending(job: Json) -> str:
     """One line about how a job ended, and what it took."""
     usage = job["usage"]
-    cost = f"{usage['model_calls']} model calls, {usage['tool_calls']} tool calls, ${usage['cost_usd']}"
+    cost = f"{usage['model_calls']} model calls, {usage['tool_calls']} tool calls, {_cost(usage)}"
     why = f": {job['stop_reason']}" if job["stop_reason"] and job["status"] != "completed" else ""
     error = _error(job)
     return f"{job['id']} {job['status']}{why} after {took(job)} ({cost})" + (f": {error}" if error else "")
+
+
+def _cost(usage: Json) -> str:
+    own, total = usage["cost_usd"], usage.get("total_cost_usd", usage["cost_usd"])
+    return f"${own}" if own == total else f"${own}, with its child jobs ${total}"
 
 
 def print_ledger(rows: Sequence[Json]) -> None:

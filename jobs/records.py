@@ -145,6 +145,7 @@ class Job:
             "usage": {
                 **{name: counters.get(name, 0) for name in COUNTERS[:6]},
                 "cost_usd": usd(counters.get("cost", 0)),
+                "total_cost_usd": usd(counters.get("spent", 0)),
             },
             "attempts": self.attempts,
             "parent_id": spec.parent_id,

@@ -82,8 +82,13 @@ class SummingModel(ScriptedModel):
         draft.usage = {"input_tokens": len(json.dumps(request.messages)) // 4, "output_tokens": 20}
 
     def turn(self, request: Request) -> int:
-        played = [int(found) for text in texts(request.messages[:1]) for found in PLAYED.findall(text)]
-        return sum(played[-1:]) + super().turn(request)
+        since = 0
+        for message in reversed(request.messages):
+            if message["role"] == "assistant":
+                since += 1
+            elif played := [found for text in texts([message]) for found in PLAYED.findall(text)]:
+                return since + int(played[-1])
+        return since
 
 
 def texts(messages: list[Json]) -> list[str]:

@@ -111,13 +111,13 @@ async def test_a_damaged_record_is_claimed_as_such_and_holds_up_nobody(store: Jo
 
 
 def test_a_job_as_the_api_shows_it() -> None:
-    counters = {"cost": 12_300, "input_tokens": 7}
+    counters = {"cost": 12_300, "spent": 12_301, "input_tokens": 7}
     job = Job("job_1", "acme", FULL, Budget(), "completed", 0, ended_ms=1500, attempts=1, counters=counters, output="o")
     shown = job.to_json()
     assert json.loads(json.dumps(shown)) == shown
     assert shown["usage"] == {
         "input_tokens": 7, "output_tokens": 0, "cache_read_tokens": 0, "cache_write_tokens": 0,
-        "model_calls": 0, "tool_calls": 0, "cost_usd": "0.0123",
+        "model_calls": 0, "tool_calls": 0, "cost_usd": "0.0123", "total_cost_usd": "0.012301",
     }  # fmt: skip
     assert (shown["object"], shown["status"], shown["output"], shown["attempts"]) == ("job", "completed", "o", 1)
     assert (shown["created_at"], shown["ended_at"]) == ("1970-01-01T00:00:00.000Z", "1970-01-01T00:00:01.500Z")
