@@ -27,7 +27,7 @@ class ModelStarted:
     server: str = ""
     """Which server was asked, by its name in the settings; empty for the worker's own."""
     covers: int = 0
-    """Of a summary: how many messages after the opening ones it is of."""
+    """Of a summary: how many messages it is of; before the first reply those of the session, and else the job's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +161,9 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """The conversation's middle was replaced by a summary of it.
+    """The oldest messages were replaced by a summary of them; `covers` is how many.
 
-    `covers` is how many messages after the opening ones gave way.
+    At step 0 those were of the session's conversation, and else of the job's own, after its task.
     """
 
     TYPE: ClassVar[str] = "context.compacted"

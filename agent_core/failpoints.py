@@ -23,6 +23,8 @@ from dataclasses import dataclass
 
 FAILPOINTS = {
     "api_after_submit": "the API wrote the job and pushed its ticket, and has not answered",
+    "after_slots": "slots of a schedule are in its ledger, and their jobs are not submitted",
+    "after_slot_submit": "the job of a slot is submitted, and the ledger does not say so",
     "after_claim": "the worker owns jobs and has started none of them",
     "after_restore": "the conversation is restored, the loop has not begun",
     "before_reserve": "a model call is priced, and not reserved",

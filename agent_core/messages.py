@@ -9,6 +9,9 @@ from agent_core.types import Json
 ATTACHED = frozenset({"image", "document"})
 CLEARED = "[this result of {size:,} characters was taken out to make room; call the tool again if it is needed]"
 
+EMPTY = "[nothing]"
+"""Stands for a text that was emptied: the Messages API takes no empty one."""
+
 
 def with_note(messages: list[Json], text: str) -> list[Json]:
     """The messages with a text of the user's added at the end; the ones given stay as they are."""
@@ -16,6 +19,15 @@ def with_note(messages: list[Json], text: str) -> list[Json]:
     if last["role"] != "user":  # a reply that paused
         return [*messages, {"role": "user", "content": text}]
     return [*earlier, {**last, "content": [*blocks_of(last), {"type": "text", "text": text}]}]
+
+
+def with_text(message: Json, text: str, *, every: bool) -> Json:
+    """The message with a text in the place of its last one, or of every one."""
+    blocks = blocks_of(message)
+    texts = [number for number, block in enumerate(blocks) if block.get("type") == "text"]
+    taken = set(texts if every else texts[-1:])
+    fresh = {"type": "text", "text": text if text.strip() else EMPTY}
+    return {**message, "content": [*(block for number, block in enumerate(blocks) if number not in taken), fresh]}
 
 
 def tool_uses(message: Json) -> list[Json]:

@@ -25,7 +25,7 @@ from agent_core.entries import (
     ToolRequested,
 )
 from agent_core.errors import BudgetError
-from agent_core.messages import blocks_of, cleared, is_blank, size_of, text_of, tool_uses, with_note
+from agent_core.messages import blocks_of, cleared, is_blank, size_of, text_of, tool_uses, with_note, with_text
 from agent_core.ports import Journal
 from agent_core.redaction import BEGINNING
 from agent_core.results import as_data
@@ -35,8 +35,6 @@ WHOLE = frozenset({"tool_use", "end_turn"})
 """Stop reasons of a reply whose tool calls may run. A reply that was cut off keeps none of its calls."""
 
 
-EMPTY = "[nothing]"
-"""Stands for a text that a check emptied: the Messages API takes no empty one."""
 SUMMARY = "[Summary of the work so far, which is no longer shown in full]\n"
 QUESTION = "ask_human"
 """The tool whose results are a person's word, and no data from outside."""
@@ -88,7 +86,9 @@ class State:
     attached: int = 0
     """Upper bound of the tokens of the images and documents in the opening messages; none is counted by its bytes."""
     head: int = 0
-    """How many messages open the conversation, the task being the last of them: no summary takes their place."""
+    """How many messages open the conversation, the task being the last of them."""
+    replaced: int = 0
+    """How many messages of the session, which come before the task, a summary has taken the place of in this run."""
     task: Json | None = None
     """The task's message as it was before a summary was added to it."""
     phase: str = ""
@@ -117,7 +117,7 @@ class State:
     summaries: int = 0
     """How often it was asked since the conversation was last made smaller."""
     covered: int = 0
-    """How many messages after the opening ones it was shown when it was last asked."""
+    """How many messages it was to sum up when it was last asked."""
 
     def __post_init__(self) -> None:
         self.size = self.attached + sum(size_of(m) for m in self.messages)
@@ -160,6 +160,8 @@ class State:
                 self.summary = text_of({"role": "assistant", "content": entry.content}) if whole else ""
                 self.summaries += 1
             case ModelCompleted():
+                if self.step == 0:  # what came of summing the session up says nothing of the job's own part
+                    self.summary, self.summaries = None, 0
                 self.step = entry.step
                 self.stop_reason = entry.stop_reason
                 self._settle(entry)
@@ -203,6 +205,11 @@ class State:
         return self.measured.tokens + (self.size - self.measured.size) // 3
 
     @property
+    def compactable(self) -> tuple[int, int]:
+        """From where to where messages may give way to a summary: until the first reply the session's, then the job's."""
+        return (0, self.head - 1) if self.step == 0 else (self.head, len(self.messages))
+
+    @property
     def submitted(self) -> ModelStarted | None:
         """The model call that a batch has."""
         return None if self.batch_id is None else self.call
@@ -216,8 +223,9 @@ class State:
     def open(self, text: str, attached: list[Json], tokens: int) -> None:
         """Gives the run its task: a text with images or documents, of so many tokens at most."""
         blocks = [*attached, {"type": "text", "text": text}]
-        self._append({"role": "user", "content": blocks if attached else text})
-        self.attached, self.size, self.head = tokens, self.size + tokens, len(self.messages)
+        task: Json = {"role": "user", "content": blocks if attached else text}
+        self.messages.append(task)  # a message of its own, whatever the session ends with: that is not the job's
+        self.attached, self.size, self.head = tokens, self.size + tokens + size_of(task), len(self.messages)
 
     def say(self, text: str) -> None:
         """Adds what the user says, after which the model has the next word. Calls without a result are given up."""
@@ -285,6 +293,12 @@ class State:
         return {digest for digest, count in Counter(self.recent).items() if count >= times}
 
     def _compact(self, entry: Compacted) -> None:
+        if self.step == 0:
+            summary: Json = {"role": "user", "content": f"{SUMMARY}{entry.summary}"}
+            self.replaced += entry.covers - bool(self.replaced)  # this summary takes the earlier one's place too
+            self.head -= entry.covers - 1
+            self._replace([summary, *self.messages[entry.covers :]])
+            return
         self.task = self.task or self.messages[self.head - 1]
         said = f"\n\n[What you were last told]\n{self.instruction}" if self.instruction else ""
         head = [*self.messages[: self.head - 1], with_note([self.task], f"{SUMMARY}{entry.summary}{said}")[0]]
@@ -308,13 +322,8 @@ class State:
         if entry.text is None or not self.messages:
             return
         *kept, last = self.messages
-        blocks = blocks_of(last)
-        texts = [number for number, block in enumerate(blocks) if block.get("type") == "text"]
         # of a reply all texts are the answer; of the user's message the last one is the task
-        taken = set(texts if entry.stage == "output" else texts[-1:])
-        fresh = {"type": "text", "text": entry.text if entry.text.strip() else EMPTY}
-        content = [*(block for number, block in enumerate(blocks) if number not in taken), fresh]
-        self.messages = [*kept, {**last, "content": content}]
+        self.messages = [*kept, with_text(last, entry.text, every=entry.stage == "output")]
         self.size += size_of(self.messages[-1]) - size_of(last)
         self.measured = None
 

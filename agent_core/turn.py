@@ -248,7 +248,7 @@ def _call(state: State, turn: Turn, what: Ask, target: Target, max_tokens: int, 
         role=what.role,
         final=final,
         server=target.server,
-        covers=len(what.messages) - state.head if what.role == "summariser" else 0,
+        covers=len(what.messages) - state.compactable[0] if what.role == "summariser" else 0,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ from a2a.utils.errors import ContentTypeNotSupportedError
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from agent_core.types import Json
-from api.responses import dump
 from jobs.approvals import Approval
 from jobs.errors import InvalidError
 from jobs.records import Job, rfc3339
@@ -45,7 +43,7 @@ def context_of(job: Job) -> str:
 def task_of(job: Job, asks: Sequence[Approval]) -> Task:
     """A job as a task; `asks` is what it waits to have decided."""
     shown = job.to_json()
-    metadata = {"job": _clean({name: shown[name] for name in SHOWN})}
+    metadata = {"job": {name: shown[name] for name in SHOWN}}
     artifacts = [artifact_of(job)] if job.output is not None else []
     task = Task(id=job.id, context_id=context_of(job), status=status_of(job, asks), artifacts=artifacts)
     ParseDict(metadata, task.metadata)
@@ -59,13 +57,13 @@ def status_of(job: Job, asks: Sequence[Approval]) -> TaskStatus:
         # the same for the same state of the job, so that a client that looks twice reads it once
         message_id = f"{job.id}-{job.attempts}-{job.status}"
         status["message"] = {"messageId": message_id, "role": "ROLE_AGENT", "parts": parts, "taskId": job.id}
-    found: TaskStatus = ParseDict(_clean(status), TaskStatus())
+    found: TaskStatus = ParseDict(status, TaskStatus())
     return found
 
 
 def artifact_of(job: Job) -> Artifact:
     """A job's output, in part when the job did not complete."""
-    return ParseDict(_clean({"artifactId": f"{job.id}-output", "parts": [_part(job.output)]}), Artifact())
+    return ParseDict({"artifactId": f"{job.id}-output", "parts": [_part(job.output)]}, Artifact())
 
 
 def submission_of(message: Message, session_id: str) -> Json:
@@ -142,9 +140,3 @@ def _plain(value: Any) -> Any:
         case float() if value.is_integer():
             return int(value)
     return value
-
-
-def _clean(value: Json) -> Json:
-    """Without half surrogate pairs, which no protobuf text can hold."""
-    cleaned: Json = json.loads(dump(value))
-    return cleaned

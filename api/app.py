@@ -28,6 +28,7 @@ from api.routes import (
     keys,
     kill_switch,
     usage,
+    webhooks,
 )
 from api.routes import jobs as job_routes
 from api.routes import mcp as mcp_routes
@@ -82,6 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(module.router, prefix="/v1")
     app.include_router(usage.router, prefix="/v1")
     app.include_router(approvals.router, prefix="/v1")
+    app.include_router(webhooks.router, prefix="/v1")
     app.include_router(health.router)
     app.router.routes.append(Route("/mcp", mcp, include_in_schema=False))
     if find_spec("a2a"):  # the extra of that name
@@ -116,7 +118,7 @@ def _services(settings: Settings) -> Services:
         keyring=Keyring(link, settings.admin_key.get_secret_value() if settings.admin_key else None),
         files=files,
         guard=guard,
-        intake=Intake(store, agents, files, guard),
+        intake=Intake(store, agents, files, guard, settings.webhook_allow_private),
         estimator=Estimator(link, agents, files, settings.price_list),
         kill_switches=KillSwitches(link),
         hub=Hub(settings.redis_url),

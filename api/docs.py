@@ -31,6 +31,7 @@ from api.views import (
     UsageRow,
     VersionView,
 )
+from api.webhook_views import DeliveryView, NewWebhookEndpoint, RedeliveredView, WebhookEndpointView
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -77,6 +78,15 @@ KEYS = _ok(Page[KeyView], "The oldest first.")
 KILL_SWITCH = _ok(KillSwitchView, "The switch as it is now; when it was turned off, what its evidence came to.")
 KILL_SWITCHES = _ok(Page[KillSwitchView], "Those that are on.")
 REVOKED: Responses = {204: {"description": "The key is no more."}}
+ENDPOINT = _ok(WebhookEndpointView, "The endpoint.")
+ENDPOINTS = _ok(Page[WebhookEndpointView], "The oldest first.")
+ENDPOINT_MADE = _ok(NewWebhookEndpoint, "The endpoint; its secret is shown this once.", 201)
+ENDPOINT_ROTATED = _ok(NewWebhookEndpoint, "The endpoint; its new secret is shown this once.")
+ENDPOINT_GONE: Responses = {204: {"description": "The endpoint is no more."}}
+DELIVERY = _ok(DeliveryView, "The delivery.")
+DELIVERY_MADE = _ok(DeliveryView, "The delivery, which is made as soon as it can be.", 202)
+DELIVERIES = _ok(Page[DeliveryView], "The newest first.")
+REDELIVERED = _ok(RedeliveredView, "They are made again as soon as they can be.", 202)
 HEALTH = _ok(Health, "The process is alive.")
 READY = _ok(Health, "A submission would be accepted.")
 METRICS = _raw("Prometheus's text format.", "text/plain")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 from collections.abc import Awaitable, Callable
 
 from fastapi import Request, Response
 
-from api.auth import Caller
+from api.auth import Caller, bearer
 from api.errors import problem_response, request_id_of, status_of
-from api.responses import REPLAYED
+from api.responses import REPLAYED, json_response
 from api.submission import fingerprinted, idempotency_of
 from jobs import idempotency
 from jobs.errors import JobsError
@@ -48,6 +51,26 @@ async def once(
     first = idempotency.Answer(answer.status_code, headers, bytes(answer.body))
     await idempotency.keep(link, caller.tenant, marked, first)
     return answer
+
+
+def derived(request: Request) -> bytes | None:
+    """32 bytes that a request with an Idempotency-Key has each time it comes, and that only the holder of its API key
+    can make; None without one. A secret that is shown once is made of them, so that it need not be kept for replays.
+    """
+    given = idempotency_of(request)
+    if given is None:
+        return None
+    text = f"{request.method} {request.url.path}\n{given}"
+    return hmac.digest(bearer(request).encode(), text.encode(), hashlib.sha256)
+
+
+def with_secret(answer: Response, secret: str) -> Response:
+    """The answer with a secret in it, unless it is a refusal; the one that is kept for replays is without it."""
+    if answer.status_code >= 300:
+        return answer
+    shown = {**json.loads(bytes(answer.body)), "secret": secret}
+    kept = {name: answer.headers[name] for name in ("location", "idempotency-replayed") if name in answer.headers}
+    return json_response(shown, answer.status_code, kept)
 
 
 async def _answer(request: Request, handler: Handler) -> Response:

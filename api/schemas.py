@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -13,13 +14,14 @@ from agent_core.schemas import check_schema
 from agent_core.types import AtLimit, micros, usd
 from jobs.budgets import Period
 from jobs.keyring import Scope
+from jobs.outbox import DISABLED, EVENTS
 from jobs.records import Priority, Service
+from jobs.webhooks import OVERLAP_SECONDS
 
 MAX_BATCH = 1000
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 DATE = re.compile(r"20\d\d-\d\d-\d\d")
 LAST_YEAR = 2100
-NOT_YET = "Kept with the job and not acted on by this version; the job's `warnings` say so."
 DECIMAL = re.compile(r"\d{1,7}(\.\d{1,6})?")
 SWITCH_SCOPE = re.compile(r"global|tenant|agent:[A-Za-z][A-Za-z0-9_-]{0,63}")
 LONGEST_SCOPE = 136
@@ -114,11 +116,62 @@ class BudgetIn(Strict):
         return self.model_dump(exclude_unset=True)
 
 
+def _known(events: Sequence[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in events:
+            raise ValueError(f"webhooks know no such event; there are: {', '.join(events)}")
+        return name
+
+    return AfterValidator(check)
+
+
+ALL_EVENTS = (*EVENTS, DISABLED)
+JobEvent = Annotated[str, _known(EVENTS), WithJsonSchema({"type": "string", "enum": list(EVENTS)})]
+JobEvents = Annotated[list[JobEvent], Field(min_length=1, max_length=len(EVENTS))]
+EndpointEvent = Annotated[str, _known(ALL_EVENTS), WithJsonSchema({"type": "string", "enum": list(ALL_EVENTS)})]
+EndpointEvents = Annotated[list[EndpointEvent], Field(min_length=1, max_length=len(ALL_EVENTS))]
+Description = Annotated[str, Field(min_length=1, max_length=200, pattern=PRINTABLE)]
+
+
 class WebhookIn(Strict):
-    """Where to report this job's events; all of them when `events` is left out."""
+    """Where to tell of this job's events; of those of its life when `events` is left out."""
 
     url: Url
-    events: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=50)] | None = None
+    events: JobEvents | None = None
+
+
+class WebhookEndpointIn(Strict):
+    """Where to tell of the events of all jobs of the tenant; of those of their lives when `events` is left out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"url": "https://example.com/hook", "events": ["job.completed", "job.failed"]}]}
+    )
+
+    url: Url
+    events: EndpointEvents | None = None
+    description: Description | None = None
+
+
+class WebhookEndpointChange(Strict):
+    """What is to be changed; `enabled` is what a person or a receiver that failed for too long has turned off."""
+
+    url: Url = ""
+    events: EndpointEvents | None = None
+    description: Description | None = None
+    enabled: bool = True
+
+
+class Rotation(Strict):
+    """How long the secret before the new one goes on signing beside it; 0 when it got into wrong hands."""
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=7 * 86_400)] = OVERLAP_SECONDS
+
+
+class RedeliveryIn(Strict):
+    """Which deliveries to make again: those of all events since a time, or of them those alone that never arrived."""
+
+    since: Time
+    only_failed: bool = False
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -145,7 +198,7 @@ class Submission(Strict):
     run_at: Time | None = None
     expires_at: Time | None = None
     budget: BudgetIn | None = None
-    webhook: Annotated[WebhookIn | None, Field(description=NOT_YET)] = None
+    webhook: WebhookIn | None = None
     tags: Tags = Field(default_factory=list)
     metadata: Metadata = Field(default_factory=dict)
     output_schema: Annotated[
@@ -311,6 +364,7 @@ class KeyIn(Strict):
     tenant: TenantName | None = None
 
 
+ListedDelivery = Literal["pending", "delivered", "failed", "dropped"]
 ListedApproval = Literal["pending", "approved", "denied", "expired", "withdrawn"]
 ListedStatus = Literal[
     "scheduled", "queued", "running", "requires_action", "paused", "completed", "failed", "cancelled", "expired"

@@ -17,6 +17,7 @@ from agent_core.types import Budget
 from api.errors import FieldsError, RefusedError
 from api.guard import Guard
 from api.schemas import Fork, Submission
+from api.targets import check_url
 from jobs import actions
 from jobs.agents import AgentCatalogue, Published
 from jobs.errors import InvalidError, NotFoundError
@@ -34,11 +35,14 @@ LONGEST_KEY = 255
 class Intake:
     """Checks what a submission refers to, and submits it."""
 
-    def __init__(self, store: JobStore, agents: AgentCatalogue, files: FileStore, guard: Guard) -> None:
+    def __init__(
+        self, store: JobStore, agents: AgentCatalogue, files: FileStore, guard: Guard, webhook_allow_private: bool
+    ) -> None:
         self._store = store
         self._agents = agents
         self._files = files
         self._guard = guard
+        self._webhook_allow_private = webhook_allow_private
         self._current: dict[str, tuple[float, Published]] = {}
 
     async def submit(
@@ -104,6 +108,8 @@ class Intake:
         agent = await self._agent(body.agent)
         if body.files:
             await self._check_files(tenant, body.files)
+        if body.webhook:
+            check_url(body.webhook.url, allow_private=self._webhook_allow_private)
         spec = JobSpec(
             agent=agent.name,
             agent_version=agent.version,

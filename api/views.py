@@ -77,7 +77,6 @@ class JobView(BaseModel):
     metadata: dict[str, Any]
     budget: BudgetView
     usage: UsageView
-    warnings: list[str]
     attempts: int
     parent_id: str | None
     forked_from: dict[str, Any] | None

@@ -16,8 +16,10 @@ CONNECTIONS = 32
 
 def script(turns: int) -> str:
     """An input that makes the simulated model call the tool in each of `turns` but the last, which answers."""
-    call = {"tool": "lookup_order", "input": {"order_id": "A-1042"}}
-    return f"#sim {json.dumps({'turns': [call] * (turns - 1) + [{'text': 'The order A-1042 is shipped.'}]})}"
+    calls: list[dict[str, Any]] = [
+        {"tool": "lookup_order", "input": {"order_id": f"A-{1042 + n}"}} for n in range(turns - 1)
+    ]
+    return f"#sim {json.dumps({'turns': [*calls, {'text': 'The orders are shipped.'}]})}"
 
 
 def submit_many(stack: Stack, api_url: str, jobs: int, text: str) -> dict[str, Any]:

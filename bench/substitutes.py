@@ -40,7 +40,12 @@ class InstantModel(ClaudeModel):
         done = sum(1 for message in request.messages if message["role"] == "assistant")
         draft.started, draft.usage = True, dict(USAGE)
         if done + 1 < turns:
-            call = {"type": "tool_use", "id": f"toolu_{done}", "name": "lookup_order", "input": {"order_id": "A-1"}}
+            call = {
+                "type": "tool_use",
+                "id": f"toolu_{done}",
+                "name": "lookup_order",
+                "input": {"order_id": f"A-{done}"},
+            }
             draft.content, draft.stop_reason = [call], "tool_use"
         else:
             draft.content, draft.stop_reason = [{"type": "text", "text": "It is shipped."}], "end_turn"

@@ -18,7 +18,7 @@ T = TypeVar("T", bound="BaseSettings")
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_DATA_DIR = Path(".nightshift")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-MODEL_SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+MODEL_SECRETS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "NIGHTSHIFT_MODEL_SERVER_KEYS")
 """What a worker needs for the real model."""
 ALERT_SECRETS = (
     "NIGHTSHIFT_ALERT_WEBHOOK_URL",

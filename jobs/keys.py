@@ -4,6 +4,8 @@ them, so that its own tools see our queues.
 
 from __future__ import annotations
 
+from typing import Literal
+
 PREFIX = "ns:"
 
 # ---- jobs
@@ -58,6 +60,10 @@ LANES = f"{PREFIX}lanes"
 """Sorted set: the lanes that have deliveries, by the time in ms at which the next one may be made."""
 SETTLED = f"{PREFIX}settled"
 """Sorted set: deliveries that were made or given up, by the time in ms at which they were."""
+SCHEDULES = f"{PREFIX}schedules"
+"""Sorted set: schedules that are active, by the time in ms at which to look at them."""
+FIRING = f"{PREFIX}firing"
+"""Sorted set: slots whose jobs are being submitted, as `schedule slot`, by the time in ms at which another tries."""
 PROBE = f"{PREFIX}probe"
 """String: written to find out whether Redis takes writes."""
 JOB_PREFIX = f"{PREFIX}job:"
@@ -332,6 +338,24 @@ def outbox_names() -> dict[str, str]:
         "busy": BUSY_PREFIX,
         "lanes": LANES,
     }
+
+
+def schedules(tenant: str) -> str:
+    """Sorted set: a tenant's schedules by the time in ms at which they were made."""
+    return f"{PREFIX}schedules:{tenant}"
+
+
+def schedule(schedule_id: str) -> str:
+    """Hash: a schedule, and how far its slots are handled."""
+    return f"{PREFIX}schedule:{schedule_id}"
+
+
+def slots(schedule_id: str, part: Literal["index", "rows", "open", "waiting"]) -> str:
+    """The slot ledger of a schedule. `index`, a sorted set: its slots by their times in ms, and those that are `waiting`
+    for a run to end. `rows`, a hash: what became of each, as JSON. `open`, a hash: the jobs that had not ended when the
+    schedule was last looked at, each with its slot.
+    """
+    return f"{PREFIX}slots:{schedule_id}:{part}"
 
 
 # ---- RQ's own

@@ -1,4 +1,4 @@
-"""Pages of a tenant's jobs, and of its approvals, the newest first.
+"""Pages of a tenant's jobs, of its approvals and of an endpoint's deliveries, the newest first.
 
 A page ends at a place, (creation time, id), and the next one goes on below it; so jobs that come, end or change
 between two pages are neither skipped nor repeated.
@@ -19,18 +19,21 @@ import structlog
 
 from jobs import keys
 from jobs.approvals import Approval, Approvals, ApprovalStatus
+from jobs.deliveries import Deliveries, Delivery
+from jobs.deliveries import Status as DeliveryStatus
 from jobs.errors import InvalidError
 from jobs.link import RedisLink
 from jobs.records import Job
 from jobs.status import ENDED, Status
 from jobs.store import JobStore
+from jobs.webhooks import Endpoint
 
 log = structlog.get_logger(__name__)
 
 SCAN_CHUNK = 200
 MOST_SCANNED = 10_000
 """Jobs looked at for one page; a page of a rare filter may therefore be short, or empty, and still have a cursor."""
-CURSOR = re.compile(r"(\d{1,15}) ([A-Za-z0-9_-]{1,80})")
+CURSOR = re.compile(r"(\d{1,15}) ([A-Za-z0-9_-]{1,100})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,35 @@ async def list_approvals(
         scanned += len(chunk)
         if scanned >= most_scanned:
             return found, _place(chunk[-1]).cursor()
+    return found, None
+
+
+async def list_deliveries(
+    link: RedisLink,
+    endpoint: Endpoint,
+    *,
+    status: DeliveryStatus | None = None,
+    limit: int,
+    after: str | None = None,
+    most_scanned: int = MOST_SCANNED,
+) -> tuple[list[Delivery], str | None]:
+    """Up to `limit` deliveries of an endpoint below a cursor, and the cursor of the next page, None at the end.
+
+    Raises InvalidError.
+    """
+    start, found, scanned = parse_cursor(after) if after else None, list[Delivery](), 0
+    last: Place | None = None
+    async for chunk in _places(link, keys.deliveries(endpoint.owner), Filters(), start, SCAN_CHUNK):
+        for place, delivery in zip(chunk, await Deliveries(link).get_many([one.id for one in chunk]), strict=True):
+            wanted = delivery is not None and status in (None, delivery.status)
+            if wanted and len(found) == limit:
+                return found, last.cursor() if last else None
+            if wanted and delivery is not None:
+                found.append(delivery)
+                last = place
+        scanned += len(chunk)
+        if scanned >= most_scanned:
+            return found, chunk[-1].cursor()
     return found, None
 
 

@@ -79,6 +79,7 @@ class Store(Protocol):
         idempotency: Idempotency | None = None,
         seed: Sequence[tuple[str, Json]] = (),
         child: Child | None = None,
+        job_id: str | None = None,
     ) -> Submitted: ...
 
     async def children(self, job_id: str) -> list[str]: ...

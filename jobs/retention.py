@@ -1,5 +1,6 @@
 """What goes when its time is over: ended jobs with all that is theirs, uploads that no job names, contents that no file
-names, settled deliveries of webhooks. Any number of processes may prune at once; for each thing exactly one wins, for each decision is a script's.
+names, deliveries of webhooks that are settled. Any number of processes may prune at once; for each thing exactly one
+wins, for each decision is a script's.
 """
 
 from __future__ import annotations

@@ -59,14 +59,15 @@ class JobStore:
         idempotency: Idempotency | None = None,
         seed: Sequence[tuple[str, Json]] = (),
         child: Child | None = None,
+        job_id: str | None = None,
     ) -> Submitted:
         """Writes the job and pushes its ticket. Returns only after Redis has both.
 
-        `seed` are journal entries that a fork starts with. A `child` is noted in its parent's journal. Raises
-        IdempotencyError when the key was used with another body, StoppedError when a kill switch is on,
-        StaleAttemptError when the attempt that makes a child does not own the parent any more.
+        `seed` are journal entries that a fork starts with. A `child` is noted in its parent's journal. When there is
+        a job `job_id` already, it is the answer. Raises IdempotencyError when the key was used with another body,
+        StoppedError when a kill switch is on, StaleAttemptError when the attempt that makes a child does not own the parent any more.
         """
-        job_id = child.id if child else new_id("job")
+        job_id = child.id if child else job_id or new_id("job")
         parent = spec.parent_id or job_id
         status: Status = "scheduled" if spec.run_at is not None else "queued"
         fields = record_fields(job_id, tenant, spec, budget)

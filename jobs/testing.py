@@ -151,14 +151,16 @@ class MemoryStore:
         idempotency: Idempotency | None = None,
         seed: Sequence[tuple[str, Json]] = (),
         child: Child | None = None,
+        job_id: str | None = None,
     ) -> Submitted:
-        if child is not None and (made := self.shelf.job(child.id)) is not None:
+        given = child.id if child else job_id
+        if given is not None and (made := self.shelf.job(given)) is not None:
             return Submitted(made.as_submitted(), replayed=True)
         if child is not None and self.shelf.records.get(spec.parent_id or "", {}).get("token") != child.token:
             raise StaleAttemptError(f"job {spec.parent_id} has been handed to another attempt")
         if idempotency is not None and (first := await self.earlier(tenant, idempotency)) is not None:
             return first
-        shelf, job_id = self.shelf, child.id if child else new_id("job")
+        shelf, job_id = self.shelf, given or new_id("job")
         shelf.switches.require_none(tenant, spec)
         now = shelf.clock()
         status: Status = "scheduled" if spec.run_at is not None else "queued"

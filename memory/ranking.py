@@ -14,7 +14,7 @@ from typing import Any
 from qdrant_client import models
 
 from memory.points import Kind, Memory, Recalled, Why, date
-from memory.scope import Scope, empty
+from memory.scope import Scope, empty, with_id
 
 WORDS = "text"
 """The name of the sparse vector."""
@@ -59,11 +59,11 @@ class Question:
             "with_payload": True,
         }
 
-    def scores_of(self, ids: Sequence[str]) -> list[models.QueryRequest]:
-        """One plain search for each part of the score, over these memories alone."""
-        few = self._current(models.HasIdCondition(has_id=list(ids)))
+    def parts(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The arguments of `query_points` for each part of the score, over these memories alone."""
+        few = self._current(with_id(*ids))
         return [
-            models.QueryRequest(query=query, using=using, filter=few, params=params, limit=len(ids))
+            {"query": query, "using": using, "query_filter": few, "search_params": params, "limit": len(ids)}
             for query, using, params in self._searches()
         ]
 
@@ -111,7 +111,7 @@ class Question:
 
 def of_kinds(kinds: Sequence[Kind]) -> list[models.Condition]:
     """That a memory is of one of these kinds; nothing to ask for when there are none."""
-    return [models.FieldCondition(key="kind", match=models.MatchAny(any=list(kinds)))] if kinds else []
+    return [models.FieldCondition(key="kind", match=models.MatchAny(any=[*map(str, kinds)]))] if kinds else []
 
 
 def current(scope: Scope, now: datetime, *also: models.Condition) -> models.Filter:

@@ -41,7 +41,7 @@ class Scope:
 
     def within(self, *also: models.Condition, without: tuple[models.Condition, ...] = ()) -> models.Filter:
         """What may be read: each part that is given must match, and all of `also`, and none of `without`."""
-        given = [_equals(name, value) for name, value in self.parts().items() if value is not None]
+        given = [equals(name, value) for name, value in self.parts().items() if value is not None]
         return models.Filter(must=[*given, *also], must_not=list(without) or None)
 
     def exactly(self, *also: models.Condition, without: tuple[models.Condition, ...] = ()) -> models.Filter:
@@ -50,10 +50,16 @@ class Scope:
         return self.within(*missing, *also, without=without)
 
 
-def _equals(name: str, value: str) -> models.Condition:
+def equals(name: str, value: str) -> models.Condition:
+    """That a field has a value."""
     return models.FieldCondition(key=name, match=models.MatchValue(value=value))
 
 
 def empty(name: str) -> models.Condition:
     """That a field is missing or null."""
     return models.IsEmptyCondition(is_empty=models.PayloadField(key=name))
+
+
+def with_id(*ids: str) -> models.Condition:
+    """That a memory is one of these."""
+    return models.HasIdCondition(has_id=list(ids))

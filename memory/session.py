@@ -1,4 +1,10 @@
-"""Session memory: the messages of a conversation that several jobs share, a Redis list that lives on for 24 hours."""
+"""Session memory: the conversation that several jobs share, a Redis list that lives on for 24 hours after its last use.
+
+A message has an absolute offset, which it keeps for good: the first one ever said has 0. When a summary takes the place
+of the oldest messages, it stands at the offset of the last of them (the `base` of what is left), and the conversation's
+generation goes up by one. Every write names the end or the generation that it was made for, so that a write that comes
+late changes nothing, and one that comes twice is one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +19,10 @@ from agent_core.types import Json
 
 TTL_SECONDS = 24 * 3600
 STALE = -2
-APPEND = (Path(__file__).parent / "lua" / "append.lua").read_text(encoding="utf-8")
+LUA = Path(__file__).parent / "lua"
+APPEND = (LUA / "append.lua").read_text(encoding="utf-8")
+COMPACT = (LUA / "compact.lua").read_text(encoding="utf-8")
+READ = (LUA / "read.lua").read_text(encoding="utf-8")
 
 
 class Commands(Protocol):
@@ -31,7 +40,13 @@ class SessionScope:
 
     @property
     def key(self) -> str:
+        """List: the messages that are left, the oldest first."""
         return f"ns:session:{self.tenant}:{self.session_id}:messages"
+
+    @property
+    def about_key(self) -> str:
+        """Hash: base and generation, once a summary took the place of messages."""
+        return f"ns:session:{self.tenant}:{self.session_id}:about"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +58,48 @@ class Fence:
     value: str
 
 
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages as they were read, the first of them at the offset `start`.
+
+    `length` counts all that were ever said. `generation` is how often a summary took the place of the oldest ones: from
+    1 on, the message at the offset `base` is such a summary. `kept_ms` is for how long the session is still kept.
+    """
+
+    messages: list[Json]
+    start: int = 0
+    length: int = 0
+    base: int = 0
+    generation: int = 0
+    kept_ms: int = 0
+
+    @property
+    def end(self) -> int:
+        """The offset after the last of `messages`."""
+        return self.start + len(self.messages)
+
+
 class SessionMemory:
-    """Reads and extends conversations."""
+    """Reads, extends and compacts conversations."""
 
     def __init__(self, redis: Commands) -> None:
         self._redis = redis
 
-    async def read(self, scope: SessionScope, length: int | None = None) -> list[Json]:
-        """The first `length` messages, all for None; reading keeps the session alive for another 24 hours."""
+    async def read(self, scope: SessionScope, length: int | None = None) -> Conversation:
+        """The first `length` messages that were ever said, all for None, the oldest perhaps as a summary.
+
+        Reading keeps the session alive for another 24 hours.
+        """
         if length == 0:
-            return []
-        found = await self._redis.command("LRANGE", scope.key, 0, -1 if length is None else length - 1)
-        await self._redis.command("EXPIRE", scope.key, TTL_SECONDS)
-        return [json.loads(text) for text in found]
+            return Conversation([])
+        return await self._read(scope, 0, -1 if length is None else length, -1, TTL_SECONDS)
+
+    async def look(self, scope: SessionScope, start: int, most: int) -> Conversation:
+        """Up to `most` messages from the offset `start` on; one of length 0 when there is no such session.
+
+        Looking keeps nothing alive.
+        """
+        return await self._read(scope, start, -1, most, 0)
 
     async def append(
         self, scope: SessionScope, length: int, messages: Sequence[Json], fence: Fence | None = None
@@ -66,10 +110,33 @@ class SessionMemory:
         """
         if not messages:
             return True
-        texts = [json.dumps(m, ensure_ascii=False, separators=(",", ":")) for m in messages]
+        return await self._write(APPEND, scope, fence, length, *map(_dump, messages))
+
+    async def compact(
+        self, scope: SessionScope, generation: int, covered: int, summary: Json, fence: Fence | None = None
+    ) -> bool:
+        """Puts `summary`, which was found sound, in the place of the `covered` oldest messages that are left.
+
+        False, and nothing done, when the conversation is of another generation than the one that was summed up, or has
+        no such messages any more. The same compaction twice is one. Raises as `append` does.
+        """
+        return await self._write(COMPACT, scope, fence, generation, covered, _dump(summary))
+
+    async def _read(self, scope: SessionScope, start: int, stop: int, most: int, ttl: int) -> Conversation:
+        words: tuple[str | int, ...] = (2, scope.key, scope.about_key, start, stop, most, ttl)
+        base, generation, first, length, kept_ms, found = await self._redis.command("EVAL", READ, *words)
+        return Conversation([json.loads(text) for text in found], first, length, base, generation, kept_ms)
+
+    async def _write(
+        self, script: str, scope: SessionScope, fence: Fence | None, expected: int, *words: str | int
+    ) -> bool:
         key, field, value = (fence.key, fence.field, fence.value) if fence else (scope.key, "", "")
-        words: tuple[str | int, ...] = (2, scope.key, key, length, TTL_SECONDS, field, value, *texts)
-        found = int(await self._redis.command("EVAL", APPEND, *words))
+        where: tuple[str | int, ...] = (3, scope.key, scope.about_key, key, expected, TTL_SECONDS, field, value)
+        found = int(await self._redis.command("EVAL", script, *where, *words))
         if found == STALE:
             raise StaleAttemptError(f"session {scope.session_id}: the writer no longer owns its job")
         return found >= 0
+
+
+def _dump(message: Json) -> str:
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))

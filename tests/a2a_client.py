@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 from a2a.client import Client, ClientConfig, create_client
-from a2a.types import Role, SendMessageRequest, StreamResponse, TaskState
-from google.protobuf.json_format import ParseDict
+from a2a.types import Role, SendMessageRequest, StreamResponse, Task, TaskState
+from google.protobuf.json_format import MessageToDict, ParseDict
 
 from agent_core.types import Json
 
@@ -32,6 +32,12 @@ def message(*parts: Json, job: Json | None = None, **fields: Any) -> SendMessage
 
 def text(words: str) -> Json:
     return {"text": words}
+
+
+def about(task: Task) -> Json:
+    """What a task says of its job."""
+    found: Json = MessageToDict(task.metadata)["job"]
+    return found
 
 
 async def told(client: Client, request: SendMessageRequest) -> list[StreamResponse]:

@@ -182,7 +182,11 @@ class Executor:
             return
         failpoint("after_restore")
         if restored.fresh and job.spec.session_id is not None:
-            noted = {"state": "executing", "session_length": restored.session_length}
+            noted = {
+                "state": "executing",
+                "session_length": restored.session_length,
+                "session_generation": restored.session_generation,
+            }
             await journal.append({}, [("state.changed", noted)])
         policy = Policy(agent, lambda: restored.state.usage.cost)
         ports = Ports(
@@ -230,9 +234,10 @@ class Executor:
     async def _settle(self, job: Job, attempt: Attempt, outcome: Outcome, restored: Restored, policy: Policy) -> None:
         match outcome:
             case Completed(output, stop_reason):
-                await self._remember(job, attempt, restored)
+                await self._remember(job, attempt, restored, restored.state.messages[restored.state.head - 1 :])
                 await self._end(job, attempt, "complete", {"stop_reason": stop_reason, "output": output})
             case Stopped(stop_reason, detail, output, code):
+                await self._remember(job, attempt, restored, [])
                 await self._fail(job, attempt, stop_reason, code or stop_reason, detail, output)
             case Suspended(stop_reason, calls):
                 await self._park(job, attempt, stop_reason, calls, policy)
@@ -258,15 +263,23 @@ class Executor:
         data = {"stop_reason": stop_reason, "calls": waiting}
         await self._store.move(job, "park", data, attempt=attempt, stop_reason=stop_reason, asks=asks)
 
-    async def _remember(self, job: Job, attempt: Attempt, restored: Restored) -> None:
-        if job.spec.session_id is not None:
-            scope = SessionScope(job.tenant, job.spec.session_id)
-            fresh = [without_attachments(message) for message in restored.state.messages[restored.opening :]]
-            fence = Fence(keys.job(job.id), "token", attempt.token)
-            failpoint("before_session_append")
-            if not await self._sessions.append(scope, restored.session_length, fresh, fence):
-                log.warning("the session changed while the job ran; its messages were not added", job=job.id)
-            failpoint("after_session_append")
+    async def _remember(self, job: Job, attempt: Attempt, restored: Restored, said: list[Json]) -> None:
+        """Gives the session what the job said, and the summary of what was said before, if the job had to make one."""
+        if job.spec.session_id is None:
+            return
+        scope = SessionScope(job.tenant, job.spec.session_id)
+        fence = Fence(keys.job(job.id), "token", attempt.token)
+        if covered := restored.state.replaced:
+            summary = restored.state.messages[0]
+            if not await self._sessions.compact(scope, restored.session_generation, covered, summary, fence):
+                log.warning("the session changed while the job ran; its summary was not taken over", job=job.id)
+        if not said:
+            return
+        failpoint("before_session_append")
+        fresh = [without_attachments(message) for message in said]
+        if not await self._sessions.append(scope, restored.session_length, fresh, fence):
+            log.warning("the session changed while the job ran; its messages were not added", job=job.id)
+        failpoint("after_session_append")
 
     async def _defer(
         self, job: Job, attempt: Attempt, restored: Restored, delay: float, code: str, detail: str

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent_core.entries import Compacted
 from agent_core.errors import ToolError
 from agent_core.state import State
 from agent_core.toolbox import workspace as workspaces
@@ -19,7 +20,7 @@ from jobs.files import FileStore
 from jobs.journal import Line
 from jobs.records import Job
 from jobs.store import JobStore
-from memory.session import SessionMemory, SessionScope
+from memory.session import Conversation, SessionMemory, SessionScope
 from worker.attachments import attach
 
 
@@ -29,10 +30,10 @@ class Restored:
 
     state: State
     session_length: int
-    opening: int
-    """Messages before the job's own: those of the session."""
+    session_generation: int
+    """Where the session's conversation stood when the job began."""
     fresh: bool
-    """No attempt has noted the session's length yet."""
+    """No attempt has noted that yet."""
     decisions: list[Json]
     """What people decided about interrupted calls since an attempt last ran."""
     deferrals: int
@@ -42,20 +43,29 @@ class Restored:
 async def restore(job: Job, store: JobStore, sessions: SessionMemory, workspace: Path, files: FileStore) -> Restored:
     """Reads all that the run goes on from. Raises NotFoundError when one of its files is gone."""
     lines = await store.lines(job.id)
-    noted = next((line.data["session_length"] for line in lines if "session_length" in line.data), None)
-    history: list[Json] = []
+    noted = next((line.data for line in lines if "session_length" in line.data), None)
+    said = Conversation([])
     if job.spec.session_id is not None:
-        history = await sessions.read(SessionScope(job.tenant, job.spec.session_id), noted)
+        length = None if noted is None else noted["session_length"]
+        said = await sessions.read(SessionScope(job.tenant, job.spec.session_id), length)
+    stands = (said.end, said.generation)
+    began = stands if noted is None else (noted["session_length"], noted.get("session_generation", 0))
     paths = await _fetch_files(job, workspace, files)
     attached = await asyncio.to_thread(attach, paths)
     await asyncio.to_thread(_rewrite, workspace, lines)
-    state = State([*history], elapsed=job.ran_ms / 1000)
+    state = State(said.messages, elapsed=job.ran_ms / 1000)
     state.open(opening_text(job, [path.name for path in paths]), attached.blocks, attached.tokens)
-    fold(state, lines)
+    if noted is not None and began == stands:
+        fold(state, lines)
+    else:  # what was summed up before the first reply was another conversation than this one
+        fold(state, [line for line in lines if line.type != Compacted.TYPE or line.data["step"]])
+        state.summary = state.summary if state.step else None
+    if began != stands:  # and so was what was counted
+        state.measured = None
     return Restored(
         state,
-        session_length=len(history) if noted is None else noted,
-        opening=len(history),
+        session_length=began[0],
+        session_generation=began[1],
         fresh=noted is None,
         decisions=open_decisions(lines),
         deferrals=_deferrals(lines),

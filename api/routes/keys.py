@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
-import json
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from api import docs
-from api.auth import Admin, Caller, bearer
+from api.auth import Admin, Caller
 from api.body import StrictRoute
 from api.errors import RefusedError
-from api.idempotency import once
+from api.idempotency import derived, once, with_secret
 from api.responses import json_response, page
 from api.schemas import KeyIn, TenantName
-from api.submission import idempotency_of
 from jobs.keyring import BOOTSTRAP, new_secret
 
 router = APIRouter(tags=["keys"], route_class=StrictRoute)
@@ -35,13 +31,7 @@ async def create_key(request: Request, body: KeyIn, caller: Admin) -> Response:
         record, _ = await caller.services.keyring.create(tenant, body.name, body.scopes, secret)
         return json_response(record.to_json(), 201, {"Location": f"/v1/keys/{record.id}"})
 
-    answer = await once(request, caller, create)
-    if answer.status_code != 201:
-        return answer
-    # the secret is added last, so that the answer which is kept for replays is without it
-    shown = {**json.loads(bytes(answer.body)), "secret": secret}
-    kept = {name: answer.headers[name] for name in ("location", "idempotency-replayed") if name in answer.headers}
-    return json_response(shown, 201, kept)
+    return with_secret(await once(request, caller, create), secret)
 
 
 @router.get("/keys", response_model=None, responses=docs.KEYS)
@@ -67,9 +57,5 @@ def _tenant(caller: Caller, named: str | None) -> str:
 
 
 def _secret(request: Request) -> str:
-    """A new secret; with an Idempotency-Key the same one each time, which only the holder of the API key can make."""
-    given = idempotency_of(request)
-    if given is None:
-        return new_secret()
-    mac = hmac.digest(bearer(request).encode(), f"POST /v1/keys\n{given}".encode(), hashlib.sha256)
-    return f"ns_{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
+    known = derived(request)
+    return new_secret() if known is None else f"ns_{base64.urlsafe_b64encode(known).decode().rstrip('=')}"

@@ -12,7 +12,7 @@
 --       12 the parent's channel  13 token of the parent's attempt  14 names for outbox.lua (JSON)
 --       15 number of record fields n, then n pairs of field and value, then triples of type, attempt, data: entries that
 --       the new job starts with (a fork), then each blob's content
--- A child that is there already, by its id, is not made again.
+-- A job that is there already, by its id, is not made again: a child, or the job of a schedule's slot.
 -- returns {'created', job id, ms} | {'replayed', first job id} | {'conflict', first job id}
 --       | {'stale', job id} the attempt that would start the child does not own the parent any more
 --       | {'killed', the kill switch that stops it, its state as JSON}
@@ -22,8 +22,8 @@ if ARGV[3] ~= '' then
     return { first[2] == ARGV[3] and 'replayed' or 'conflict', first[1] }
   end
 end
+if redis.call('EXISTS', KEYS[1]) == 1 then return { 'replayed', ARGV[1] } end
 if ARGV[11] ~= '' then
-  if redis.call('EXISTS', KEYS[1]) == 1 then return { 'replayed', ARGV[1] } end
   if redis.call('HGET', KEYS[13], 'token') ~= ARGV[13] then return { 'stale', ARGV[1] } end
 end
 local stopped, state = switched_on(KEYS[12], cjson.decode(ARGV[10]))

@@ -189,7 +189,8 @@ def _expression(body: Any) -> edge.Expression:
             return edge.Expression.Variable(body)
         case {**given} if len(given) == 1:
             [(kind, value)] = given.items()
-            return one_of(EXPRESSIONS, kind, "expression")(value)
+            found: edge.Expression = one_of(EXPRESSIONS, kind, "expression")(value)
+            return found
     raise WrongError("expression: expected a number, a variable or an object with one field")
 
 

@@ -73,6 +73,8 @@ class SummingModel(ScriptedModel):
             if isinstance(reply, ModelError):
                 raise reply
             draft.started, draft.content, draft.stop_reason = True, reply["content"], reply["stop_reason"]
+            if draft.on_text is not None:
+                draft.on_text(reply["content"][0]["text"])
         elif self.turn(request) < len(self.replies):
             await super().complete(request, draft)
         else:

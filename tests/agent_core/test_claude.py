@@ -347,6 +347,22 @@ async def test_retry_after_is_read(stand: tuple[Stand, ClaudeModel], header: str
     assert (fault.code, fault.retry_after) == ("rate_limited", seconds)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "prompt is too long: 200136 tokens > 200000 maximum",
+        "input length and `max_tokens` exceed context limit: 199000 + 4096 > 200000",
+    ],
+)
+async def test_a_conversation_that_is_too_long_is_told_from_other_wrong_requests(
+    stand: tuple[Stand, ClaudeModel], message: str
+) -> None:
+    server, model = stand
+    server.fail(400, {"type": "invalid_request_error", "message": message})
+    fault, _ = await fail(model, request())
+    assert (fault.code, fault.retryable, fault.billed) == ("context_window", False, False)
+
+
 async def test_a_spent_limit_is_no_passing_failure(stand: tuple[Stand, ClaudeModel]) -> None:
     server, model = stand
     details = {"error_code": "enforced_spend_limit_reached"}

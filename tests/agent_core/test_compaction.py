@@ -10,7 +10,7 @@ import pytest
 from agent_core import Budget, Completed, ModelError, Stopped, tool
 from agent_core.agent import Agent
 from agent_core.compaction import FULL, SUMMARISE, is_sound
-from agent_core.defaults import MemoryJournal
+from agent_core.defaults import MemoryJournal, NoEvents
 from agent_core.entries import Compacted, Entry, ModelCompleted, ModelStarted, ModelSubmitted, ResultsCleared
 from agent_core.outcomes import Batched, Deferred, Outcome
 from agent_core.patterns import Chain
@@ -72,6 +72,19 @@ async def test_a_long_run_goes_on_from_summaries() -> None:
     assert [e.step for e in entries if isinstance(e, ModelCompleted) and e.role == "executor"] == list(range(1, 22))
 
 
+async def test_nobody_watches_a_summary_being_written() -> None:
+    heard: list[str] = []
+
+    class Heard(NoEvents):
+        def text(self, step: int, delta: str) -> None:
+            heard.append(delta)
+
+    model = SummingModel([*pages(8), says("now to the end"), says("never")])
+    await play(reader(), make_ports(model, events=Heard()), State([TASK]))
+    assert model.asked
+    assert heard == ["now to the end"]
+
+
 async def test_a_short_run_is_left_alone() -> None:
     model = SummingModel([*pages(2), says("the end")])
     _, entries, _ = await run(model, context_window=200_000)
@@ -100,21 +113,21 @@ async def test_nothing_gives_way_that_the_summary_was_not_of() -> None:
     assert [page for pages in [*covered, kept] for page in pages] == list(range(1, 9))
 
 
-async def test_what_was_said_meanwhile_stays() -> None:
-    """A summary that was asked for by an attempt that died is of what there was then."""
-    model = SummingModel([*pages(4), says("the end")])
-    journal = MemoryJournal()
-    await run(model, journal=journal)
-    cut = next(n for n, e in enumerate(journal.entries) if isinstance(e, ModelCompleted) and e.role == "summariser") + 1
-    state = State.restore([TASK], reread(journal.entries[:cut]))
+async def test_nothing_gives_way_that_came_after_the_summary_was_asked_for() -> None:
+    """It may be of an attempt that died, and a person may have said much since."""
+    script, journal = [*pages(20), says("the end")], MemoryJournal()
+    await run(SummingModel(script), journal=journal, context_window=4 * WINDOW)
+    cut = next(n for n, e in enumerate(journal.entries) if isinstance(e, ModelCompleted) and e.role == "summariser")
+    state = State.restore([TASK], reread(journal.entries[: cut + 1]))
     covered, unseen = state.covered, pages_in(state.messages[state.head + state.covered :])
-    state.say("one more thing: " + "word " * 1_000)
+    state.say("one more thing: " + "word " * 2_400)
     second = MemoryJournal()
-    outcome, _, _ = await run(SummingModel([*pages(4), says("the end")]), state, second)
-    (compacted, *_) = [e for e in second.entries if isinstance(e, Compacted)]
-    assert outcome == Completed("the end")
-    assert compacted.covers == covered
-    assert unseen
+    limit = Budget(usd=None, steps=state.step + 2)
+    await run(SummingModel(script), state, second, context_window=4 * WINDOW, budget=limit)
+    first, *more = [e for e in second.entries if isinstance(e, Compacted)]
+    assert first.covers == covered
+    assert len(unseen) > 1
+    assert not more
     assert set(unseen) <= set(pages_in(state.messages))
 
 
@@ -172,8 +185,10 @@ async def test_a_summary_that_the_budget_has_no_room_for_is_done_without() -> No
         spent += getattr(entry, "settled", 0)
     journal = MemoryJournal(Budget(usd=f"{(spent + asked.reserved - 1) / 1e6:.6f}"))
     outcome, entries, _ = await run(SummingModel([*pages(6), says("the end")]), journal=journal)
-    assert not [e for e in entries if isinstance(e, ModelStarted) and e.role == "summariser"]
-    assert isinstance(outcome, Stopped | Completed)
+    *_, last = [e for e in entries if isinstance(e, ModelStarted)]
+    assert (last.role, last.step > asked.step) == ("executor", True)
+    assert isinstance(outcome, Stopped)
+    assert outcome.stop_reason == "budget_exceeded"
 
 
 async def test_a_summariser_without_capacity_puts_the_run_off() -> None:
@@ -253,15 +268,18 @@ async def test_summaries_come_by_way_of_batches_too() -> None:
 
 async def test_a_reply_that_a_batch_has_comes_before_any_summary() -> None:
     """What a person says meanwhile may fill the window, and calls of that reply are still to come."""
-    model = BatchedModel([*pages(2), says("the end")])
-    outcome, _, state = await run(model)
+    model, window = BatchedModel([*pages(10), says("the end")]), 10 * WINDOW
+    entries: list[Entry] = []
+    for _ in range(9):
+        state, journal = State.restore([TASK], reread(entries)), MemoryJournal()
+        await run(model, state, journal, context_window=window)
+        entries = [*entries, *journal.entries]
+    state = State.restore([TASK], reread(entries))
+    state.say("word " * 12_000)
+    assert state.context_tokens() > FULL * window
+    outcome, fresh, _ = await run(model, state, context_window=window)
     assert isinstance(outcome, Batched)
-    state.say("word " * 3_000)
-    assert state.context_tokens() > FULL * WINDOW
-    outcome, fresh, _ = await run(model, state)
-    assert isinstance(fresh[0], ModelCompleted)
-    assert fresh[0].role == "executor"
-    assert not any(isinstance(e, ModelCompleted) for e in fresh[1:])
+    assert [e.TYPE for e in fresh[:2]] == ["model.completed", "tool.requested"]
 
 
 @pytest.mark.parametrize(

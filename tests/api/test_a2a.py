@@ -27,11 +27,11 @@ from a2a.utils.errors import (
 )
 
 from jobs.agents import AgentCatalogue, Published
-from jobs.keyring import Keyring
-from tests.a2a_client import message, speaking, states, text, told
-from tests.api.conftest import client_of, serving, submitted
+from jobs.keyring import Keyring, Scope
+from tests.a2a_client import about, message, speaking, states, text, told
+from tests.api.conftest import ADMIN, client_of, serving, submitted
 
-WRITES = ["jobs:read", "jobs:write"]
+WRITES: list[Scope] = ["jobs:read", "jobs:write"]
 NOW = SendMessageConfiguration(return_immediately=True)
 
 
@@ -96,12 +96,20 @@ async def test_a_message_is_a_job_with_the_fields_that_it_names(url, link, api, 
         assert task.context_id == job["session_id"] != ""
 
 
+async def test_the_job_is_the_keys_own(url, link, echo, worker):
+    async with client_with(url, link, WRITES) as client:
+        task = await sent(client, text("hello"))
+    (key,) = await Keyring(link).list("default")
+    assert (await worker.store.get(None, task.id)).spec.submitted_by == key.id
+
+
 async def test_a_message_sent_twice_is_one_task(url, link, echo):
     async with client_with(url, link, WRITES) as client:
         first = await sent(client, text("hello"), messageId="m1")
         assert (await sent(client, text("hello"), messageId="m1")).id == first.id
         with pytest.raises(InvalidParamsError) as refusal:
             await sent(client, text("else"), messageId="m1")
+    assert refusal.value.data is not None
     assert refusal.value.data["code"] == "idempotency_key_reused"
 
 
@@ -111,7 +119,7 @@ async def test_which_agent_has_to_be_said_when_there_are_two(url, link, echo):
     async with client_with(url, link, WRITES) as client:
         with pytest.raises(InvalidParamsError, match="echo, other"):
             await sent(client, text("hello"))
-        assert (await sent(client, text("hello"), job={"agent": "other"})).metadata["job"]["agent"] == "other"
+        assert about(await sent(client, text("hello"), job={"agent": "other"}))["agent"] == "other"
 
 
 @pytest.mark.parametrize(
@@ -159,13 +167,16 @@ async def test_tasks_are_listed_by_context_and_state(url, link, echo, worker):
 async def test_an_ended_task_is_not_cancelled_watched_or_talked_to(url, link, echo, worker):
     async with client_with(url, link, ["admin"]) as client:
         task = await sent(client, text("a"))
-        await worker.run("half \ud800 a pair")
+        await worker.run("done")
         found = await client.get_task(GetTaskRequest(id=task.id))
-        assert (found.status.state, found.artifacts[0].parts[0].text) == (3, "half ? a pair")
+        assert (found.status.state, found.artifacts[0].parts[0].text) == (TaskState.TASK_STATE_COMPLETED, "done")
         with pytest.raises(TaskNotCancelableError):
             await client.cancel_task(CancelTaskRequest(id=task.id))
         with pytest.raises(UnsupportedOperationError, match="asks nothing"):
             await sent(client, text("more"), taskId=task.id)
+    async with speaking(url, ADMIN) as client:
+        with pytest.raises(UnsupportedOperationError, match="nothing more will happen"):
+            await anext(client.subscribe(SubscribeToTaskRequest(id=task.id)))
 
 
 async def test_push_notifications_are_refused_and_not_forgotten(url, link, echo):

@@ -58,6 +58,13 @@ async def test_a_job_is_submitted_watched_listed_and_cancelled(url, link, echo, 
         assert (ended["status"], ended["output"]) == ("completed", "done")
 
 
+async def test_the_job_is_the_keys_own(url, link, echo, worker):
+    async with speaking(url, link, WRITES) as client:
+        job, _ = await told(client, "submit_job", agent="echo", input="hello")
+    (key,) = await Keyring(link).list("default")
+    assert (await worker.store.get(None, job["id"])).spec.submitted_by == key.id
+
+
 async def test_a_key_submits_once(url, link, echo):
     async with speaking(url, link, WRITES) as client:
         first, _ = await told(client, "submit_job", agent="echo", input="hello", idempotency_key="k")

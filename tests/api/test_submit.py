@@ -48,19 +48,6 @@ async def test_a_job_is_accepted_and_can_be_read(api, echo):
     assert (await api.get(f"/v1/jobs/{job['id']}")).json() == job
 
 
-@pytest.mark.parametrize(("field", "value"), [("webhook", {"url": "https://example.com/hook"})])
-async def test_what_is_not_acted_on_yet_is_kept_and_said(api, echo, field, value):
-    body = {"agent": "echo", "input": "x", field: value}
-    answer = await api.post("/v1/jobs", json=body)
-    assert answer.status_code == 202
-    [warning] = answer.json()["warnings"]
-    assert warning.startswith(f"{field}: this version")
-    assert (await api.get(f"/v1/jobs/{answer.json()['id']}")).json()["warnings"] == [warning]
-    assert (await api.post("/v1/jobs", json={**body, field: None})).json()["warnings"] == []
-    properties = (await api.get("/openapi.json")).json()["components"]["schemas"]["Submission"]["properties"]
-    assert "not acted on" in properties[field]["description"]
-
-
 async def test_an_agent_nobody_published_is_refused_with_the_names_there_are(api, echo):
     answer = await api.post("/v1/jobs", json={"agent": "nobody", "input": "x"})
     assert (answer.status_code, answer.json()["code"]) == (422, "agent_not_found")
@@ -125,11 +112,6 @@ async def test_a_schema_that_no_answer_could_be_held_to_is_refused_with_the_reas
     [error] = answer.json()["errors"]
     assert error["field"] == "output_schema"
     assert why in error["message"]
-
-
-async def test_a_schema_that_will_be_enforced_has_no_warning(api, echo):
-    job = await submitted(api, output_schema={"type": "object", "properties": {"n": {"type": "integer"}}})
-    assert job["warnings"] == []
 
 
 async def test_files_must_exist_and_have_different_names(api, echo):

@@ -86,7 +86,7 @@ async def written(rig: Rig, orders: list[str]) -> dict[str, tuple[int, int]]:
     return {
         order: (
             len(await rig.store.lines(rig.ids[order])),
-            len(await memory.read(SessionScope(TENANT, f"s-{order}"))),
+            (await memory.read(SessionScope(TENANT, f"s-{order}"))).length,
         )
         for order in orders
     }

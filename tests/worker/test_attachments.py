@@ -75,5 +75,5 @@ async def test_a_job_shows_its_image_on_every_attempt_and_its_session_keeps_a_wo
     first = model.requests[0].messages[0]["content"]
     assert [block["type"] for block in first] == ["image", "text"]
     assert "shot.png" in first[1]["text"]
-    kept = await SessionMemory(bench.store.link).read(SessionScope(TENANT, "s"), None)
-    assert kept[0]["content"][0] == {"type": "text", "text": "[image]"}
+    kept = await SessionMemory(bench.store.link).read(SessionScope(TENANT, "s"))
+    assert kept.messages[0]["content"][0] == {"type": "text", "text": "[image]"}

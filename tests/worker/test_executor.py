@@ -232,7 +232,7 @@ async def test_a_cancel_that_comes_with_the_last_record_ends_the_job_and_frees_i
     attempted.task = asyncio.create_task(bench.executor(ScriptedModel([reply])).execute(attempted))
     await attempted.task
     assert (await bench.job(first)).status == "cancelled"
-    assert await SessionMemory(bench.store.link).read(SessionScope(TENANT, "s")) == []
+    assert (await SessionMemory(bench.store.link).read(SessionScope(TENANT, "s"))).messages == []
     assert (await bench.claim()).job_id == second
 
 

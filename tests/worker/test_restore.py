@@ -111,7 +111,7 @@ async def restored(bench: Bench, job_id: str) -> tuple[Any, Job]:
 async def test_an_object_is_shown_to_the_model_as_json(bench: Bench):
     found, _ = await restored(bench, await bench.submit(input={"q": "größe"}))
     assert found.state.messages == [{"role": "user", "content": '{"q": "größe"}'}]
-    assert (found.fresh, found.opening, found.deferrals) == (True, 0, 0)
+    assert (found.fresh, found.state.head, found.deferrals) == (True, 1, 0)
 
 
 async def test_a_job_goes_on_from_the_length_its_session_had_when_it_began(bench: Bench):
@@ -120,13 +120,13 @@ async def test_a_job_goes_on_from_the_length_its_session_had_when_it_began(bench
     await sessions.append(scope, 0, earlier)
     job_id = await bench.submit(session_id="s")
     first, _ = await restored(bench, job_id)
-    assert (first.session_length, first.opening, first.fresh) == (2, 2, True)
+    assert (first.session_length, first.state.head, first.fresh) == (2, 3, True)
     claim = await bench.claim()
     noted = {"state": "executing", "session_length": 2}
     await bench.store.record(job_id, claim.token, 1, {}, [("state.changed", noted)])
     await sessions.append(scope, 2, [{"role": "user", "content": "later"}])
     second, _ = await restored(bench, job_id)
-    assert (second.session_length, second.opening, second.fresh) == (2, 2, False)
+    assert (second.session_length, second.state.head, second.fresh) == (2, 3, False)
     assert second.state.messages == [*earlier, {"role": "user", "content": "go"}]
 
 

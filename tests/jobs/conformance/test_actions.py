@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from agent_core.entries import Entry, ModelCompleted, ModelStarted, ToolCompleted, ToolRequested, entry_to_json
+from agent_core.entries import (
+    Compacted,
+    Entry,
+    ModelCompleted,
+    ModelStarted,
+    StateChanged,
+    ToolCompleted,
+    ToolRequested,
+    entry_to_json,
+)
 from agent_core.types import Budget, Json
 from jobs import actions
 from jobs.errors import ConflictError, IdempotencyError, InvalidError, NotFoundError
@@ -182,6 +191,30 @@ async def test_a_fork_goes_on_from_the_end_with_a_message(driver: Driver) -> Non
     said = [line.data["text"] for line in await driver.store.lines(second.id) if line.type == "user.message"]
     assert said == ["again"], "what was said after the step is not part of it"
     assert await kept(driver, second) == await kept(driver, forked)
+
+
+async def test_a_fork_is_told_what_the_platform_said_and_what_gave_way_to_summaries(driver: Driver) -> None:
+    """Without it the copied replies would answer questions that nobody asked."""
+    job, attempt = await driver.start()
+    entries: list[Entry] = [
+        StateChanged("planning", 0, "phase", "plan"),
+        ModelCompleted("m1", 1, "m", [], "end_turn", None, "p", 1, 1, "settled"),
+        StateChanged("executing", 1, "phase", "do it"),
+        ModelCompleted("s1", 1, "m", [], "end_turn", None, "p", 1, 1, "settled", role="summariser"),
+        Compacted(1, "so far", 1),
+        ModelCompleted("m2", 2, "m", [], "end_turn", None, "p", 1, 1, "settled"),
+        StateChanged("validating", 2, "phase", "check it"),
+    ]
+    noted = ("state.changed", {"state": "executing", "session_length": 3})
+    lines = [noted, *((entry.TYPE, entry_to_json(entry)) for entry in entries)]
+    await driver.store.record(job.id, attempt.token, 1, {}, lines)
+    await driver.end(job, attempt, "stop", stop_reason="cancelled")
+    for step, count in ((1, 5), (2, 7)):  # a phase's answer is not the final one
+        forked = (await actions.fork(driver.store, TENANT, job.id, step=step, changes={})).job
+        found = [line.entry() for line in await driver.store.lines(forked.id)]
+        assert [entry for entry in found if entry is not None] == entries[:count]
+    bare = (await actions.fork(driver.store, TENANT, job.id, step=0, changes={"input": "other"})).job
+    assert await driver.types(bare) == ["job.queued"]
 
 
 async def test_a_fork_leaves_out_an_intent_without_a_result(driver: Driver) -> None:

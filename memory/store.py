@@ -1,0 +1,163 @@
+"""The collection that memories are in: its making, reads and writes of points, and the vectors of its embedder."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from qdrant_client import AsyncQdrantClient, models
+from qdrant_client.conversions.common_types import UpdateOperation
+
+from memory import bm25
+from memory.client import calling
+from memory.embedding.port import Embedder
+from memory.errors import MemoryNotFoundError
+from memory.points import INDEXES, Memory, sound_id
+from memory.ranking import WORDS
+from memory.scope import Scope, with_id
+
+COLLECTION = "nightshift_memory"
+PAGE = 256
+REEMBEDDED_AT_ONCE = 64
+
+
+class MemoryStore:
+    """Reads and writes points, under filters made by a Scope. Raises MemoryUnavailableError when Qdrant is away."""
+
+    def __init__(self, client: AsyncQdrantClient, embedder: Embedder | None, collection: str) -> None:
+        self.client = client
+        self.embedder = embedder
+        self._collection = collection
+
+    async def open(self) -> None:
+        """Makes the collection and its indexes unless they are there; any number of processes may do so at once."""
+        async with calling():
+            if not await self.client.collection_exists(self._collection):
+                sparse = {WORDS: models.SparseVectorParams(modifier=models.Modifier.IDF)}
+                async with calling(tolerate=409):  # another process was first
+                    await self.client.create_collection(
+                        self._collection, vectors_config={}, sparse_vectors_config=sparse
+                    )
+            found = await self.client.get_collection(self._collection)
+            for field, schema in INDEXES.items():
+                if field not in found.payload_schema:
+                    await self.client.create_payload_index(self._collection, field, schema)
+            known = found.config.params.vectors or {}
+            if self.embedder is not None and isinstance(known, dict) and self.embedder.name not in known:
+                dense = models.DenseVectorConfig(size=self.embedder.size, distance=models.Distance.COSINE)
+                await self.client.create_vector_name(
+                    self._collection, self.embedder.name, models.DenseVectorNameConfig(dense=dense)
+                )
+
+    async def aclose(self) -> None:
+        """Closes the connections to Qdrant and of the embedder."""
+        await self.client.close()
+        if self.embedder is not None:
+            await self.embedder.aclose()
+
+    # ---- reads
+
+    async def one(self, scope: Scope, memory_id: str) -> Memory:
+        """A memory of the scope. Raises MemoryNotFoundError, and InvalidMemoryError for what is no id."""
+        known = sound_id(memory_id)
+        found = await self.scroll(scope.within(with_id(known)), 1)
+        if not found:
+            raise MemoryNotFoundError(known)
+        return found[0]
+
+    async def scroll(self, wanted: models.Filter, limit: int = PAGE, newest: bool = False) -> list[Memory]:
+        """Up to `limit` memories that a filter lets through; in no order, or the newest."""
+        order = models.OrderBy(key="created_at", direction=models.Direction.DESC) if newest else None
+        async with calling():
+            found, _ = await self.client.scroll(self._collection, wanted, limit=limit, order_by=order)
+        return [memory_of(point) for point in found]
+
+    async def all(self, wanted: models.Filter) -> AsyncIterator[Memory]:
+        """Every memory that a filter lets through, page by page."""
+        offset = None
+        while True:
+            async with calling():
+                found, offset = await self.client.scroll(self._collection, wanted, limit=PAGE, offset=offset)
+            for point in found:
+                yield memory_of(point)
+            if offset is None:
+                return
+
+    async def count(self, wanted: models.Filter) -> int:
+        """How many memories a filter lets through."""
+        async with calling():
+            return (await self.client.count(self._collection, wanted, exact=True)).count
+
+    async def query(self, **query: Any) -> list[models.ScoredPoint]:
+        """The points that a query finds, best first."""
+        async with calling():
+            return (await self.client.query_points(self._collection, **query)).points
+
+    # ---- writes
+
+    async def insertion(self, memory: Memory) -> models.UpsertOperation:
+        """The operation that adds a memory, unless there is one of its id."""
+        vectors: dict[str, Any] = {WORDS: bm25.of_document(memory.searched)}
+        if self.embedder is not None:
+            [vectors[self.embedder.name]] = await self.embedder.embed([memory.searched], "document")
+        point = models.PointStruct(id=memory.id, vector=vectors, payload=memory.to_payload())
+        return models.UpsertOperation(
+            upsert=models.PointsList(points=[point], update_mode=models.UpdateMode.INSERT_ONLY)
+        )
+
+    async def apply(self, *operations: UpdateOperation) -> None:
+        """Applies operations in order, in one request."""
+        async with calling():
+            await self.client.batch_update_points(self._collection, operations)
+
+    async def delete(self, wanted: models.Filter) -> None:
+        """Deletes what a filter lets through, and empties this process's cache of vectors."""
+        async with calling():
+            await self.client.delete(self._collection, models.FilterSelector(filter=wanted))
+        if self.embedder is not None:
+            self.embedder.forget()
+
+    # ---- a change of the embedder
+
+    async def reembed(self, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
+        """Gives every memory that has none a vector of the current embedder; `progress` is told (done, of).
+
+        For operators: it goes over all tenants. It may be stopped and begun again, and recall goes on meanwhile, by
+        words alone where the vector is still missing. Returns how many it gave one.
+        """
+        embedder = self.embedder
+        if embedder is None:
+            return 0
+        missing = models.Filter(must_not=[models.HasVectorCondition(has_vector=embedder.name)])
+        done, total = 0, await self.count(missing)
+        while found := await self.scroll(missing, REEMBEDDED_AT_ONCE):
+            vectors = await embedder.embed([each.searched for each in found], "document")
+            points = [
+                models.PointVectors(id=each.id, vector={embedder.name: vector})
+                for each, vector in zip(found, vectors, strict=True)
+            ]
+            async with calling():
+                await self.client.update_vectors(self._collection, points)
+            done += len(found)
+            progress(done, max(done, total))
+        return done
+
+    async def drop_embedder(self, name: str) -> None:
+        """Deletes the vectors of an embedder that is no longer used."""
+        async with calling():
+            await self.client.delete_vector_name(self._collection, name)
+
+
+def set_payload(payload: dict[str, Any], wanted: models.Filter) -> models.SetPayloadOperation:
+    """The operation that sets fields wherever a filter lets it, at the moment of the write."""
+    return models.SetPayloadOperation(set_payload=models.SetPayload(payload=payload, filter=wanted))
+
+
+def memory_of(point: models.Record | models.ScoredPoint) -> Memory:
+    """The memory that a point is."""
+    return Memory.from_payload(str(point.id), point.payload or {})
+
+
+def in_time_order(found: Sequence[Memory]) -> list[Memory]:
+    """The oldest first."""
+    return sorted(found, key=lambda each: (each.created_at, each.id))
