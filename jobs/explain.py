@@ -166,9 +166,7 @@ async def _queued(store: JobStore, link: RedisLink, job: Job, newest: Sequence[L
     return await _for_a_worker(store, link, job, since)
 
 
-async def _put_off(
-    store: JobStore, link: RedisLink, job: Job, newest: Sequence[Line], since: int, due: int
-) -> Json:
+async def _put_off(store: JobStore, link: RedisLink, job: Job, newest: Sequence[Line], since: int, due: int) -> Json:
     about = next((line.data for line in newest if not line.type.startswith("child.")), {})
     if "children" in about:
         still = await store.children(job.id)

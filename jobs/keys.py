@@ -351,8 +351,8 @@ def schedule(schedule_id: str) -> str:
 
 
 def slots(schedule_id: str, part: Literal["index", "rows", "open", "waiting"]) -> str:
-    """The slot ledger of a schedule. `index`, a sorted set: its slots by their times in ms, and those that are `waiting`
-    for a run to end. `rows`, a hash: what became of each, as JSON. `open`, a hash: the jobs that had not ended when the
+    """The slot ledger of a schedule. `index`, a sorted set: its slots by their times in ms, and those `waiting` for
+    a run to end. `rows`, a hash: what became of each, as JSON. `open`, a hash: the jobs that had not ended when the
     schedule was last looked at, each with its slot.
     """
     return f"{PREFIX}slots:{schedule_id}:{part}"

@@ -65,7 +65,8 @@ class JobStore:
 
         `seed` are journal entries that a fork starts with. A `child` is noted in its parent's journal. When there is
         a job `job_id` already, it is the answer. Raises IdempotencyError when the key was used with another body,
-        StoppedError when a kill switch is on, StaleAttemptError when the attempt that makes a child does not own the parent any more.
+        StoppedError when a kill switch is on, StaleAttemptError when the attempt that makes a child does not own the
+        parent any more.
         """
         job_id = child.id if child else job_id or new_id("job")
         parent = spec.parent_id or job_id

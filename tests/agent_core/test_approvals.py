@@ -12,9 +12,9 @@ from agent_core.approvals import Policy, rebuilt
 from agent_core.entries import ApprovalDecided, Entry, ToolRequested
 from agent_core.errors import DefinitionError
 from agent_core.outcomes import Completed, Suspended
+from agent_core.questions import ask_human
 from agent_core.state import State
 from agent_core.testing import ScriptedModel, calls, says
-from agent_core.questions import ask_human
 from agent_core.types import Json
 from tests.agent_core.harness import TASK, Log, make_agent, make_ports, play, reread
 from tests.agent_core.harness import MortalJournal as Journal

@@ -24,6 +24,8 @@ VICTIMS = (
 DRAINING = ("before_hand_back", "after_hand_back")
 DELIVERING = ("before_delivery", "after_delivery")
 """See `tests.faults.test_webhooks`."""
+SCHEDULING = ("after_slots", "after_slot_submit")
+"""See `tests.faults.test_schedules`."""
 BEATING = "before_beat"
 ACCEPTING = "api_after_submit"
 SHORT = Scale(jobs=len(VICTIMS), every=(0, 0))
@@ -31,7 +33,7 @@ LONG = Scale(jobs=len(VICTIMS), every=(0, 0), least_rounds=20)
 
 
 def test_the_suite_kills_at_every_failpoint() -> None:
-    assert {name for name, _ in VICTIMS} | {*DRAINING, *DELIVERING, BEATING, ACCEPTING} == set(FAILPOINTS)
+    assert {name for name, _ in VICTIMS} | {*DRAINING, *DELIVERING, *SCHEDULING, BEATING, ACCEPTING} == set(FAILPOINTS)
 
 
 @scales(SHORT, LONG, share=0.35)

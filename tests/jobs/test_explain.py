@@ -91,7 +91,7 @@ async def test_a_paused_and_a_parked_job_wait_for_a_person(store):
     await actions.pause(store, TENANT, paused.id)
     assert (await explained(store, paused))["gate"] == "paused"
     parked = await submitted(store)
-    claim, attempt = await claimed(store)
+    _, attempt = await claimed(store)
     asks = [Request("c1", "refund", {}), Request("c2", "wipe", {})]
     calls = [{"call_id": r.call_id, "tool": r.name, "input": {}, "approval_id": r.approval_id} for r in asks]
     await store.move(parked, "park", {"calls": calls}, attempt=attempt, stop_reason="approval", asks=asks)

@@ -9,8 +9,8 @@ import pytest
 
 from agent_core import Agent, ask
 from agent_core.entries import ApprovalDecided
-from agent_core.testing import ScriptedModel, calls, says
 from agent_core.questions import ask_human
+from agent_core.testing import ScriptedModel, calls, says
 from agent_core.types import Json
 from jobs import actions, keys
 from jobs.approvals import Approval
