@@ -57,13 +57,14 @@ async def make_room(state: State, turn: Turn) -> Batched | Deferred | None:
         return None  # a batch has the next reply, whatever was said since
     window, may_ask = turn.agent.context_window, True
     while (full := state.context_tokens() > FULL * window) or _is_long_session(state, window):
-        if state.summary is not None and is_sound(state.summary, window):
+        first, end = state.compactable
+        if state.summary is not None and is_sound(state.summary, window) and state.covered <= end - first:
             await commit(state, turn.journal, Compacted(state.step, state.summary, state.covered))
         elif may_ask and state.summaries < MOST_ATTEMPTS and (kept_from := _kept_from(state, window)) is not None:
             reply = await _summary(state, turn, kept_from)
-            if isinstance(reply, Batched | Deferred):
+            if isinstance(reply, Batched) or (isinstance(reply, Deferred) and full):
                 return reply
-            may_ask = reply is not None
+            may_ask = isinstance(reply, ModelCompleted)
         elif full and (results := _old_results(state.messages)):
             await commit(state, turn.journal, ResultsCleared(state.step, results))
             may_ask = False

@@ -44,6 +44,7 @@ FAILPOINTS = {
     "before_hand_back": "a drained job is about to go back to its queue",
     "after_hand_back": "a drained job is back in its queue",
     "before_beat": "the worker is about to renew its leases",
+    "after_ruling": "a person has decided about a call, and the job is not moved",
     "before_delivery": "a webhook is claimed, and not sent",
     "after_delivery": "the receiver has answered, and what it said is not recorded",
     "before_rescue": "a reaper saw a lease that has ended, and has not moved the job",

@@ -206,7 +206,7 @@ class State:
 
     @property
     def compactable(self) -> tuple[int, int]:
-        """From where to where messages may give way to a summary: until the first reply the session's, then the job's."""
+        """From where to where messages may give way: until the first reply the session's, from then on the job's."""
         return (0, self.head - 1) if self.step == 0 else (self.head, len(self.messages))
 
     @property

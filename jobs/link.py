@@ -157,6 +157,8 @@ class RedisLink:
         except RedisError as exc:
             self._loaded.clear()
             return [exc] * len(commands)
+        except (TypeError, ValueError) as exc:  # one of them cannot be written down, and so none was sent
+            return [exc] if len(commands) == 1 else [self._pipeline([command])[0] for command in commands]
 
     def _execute(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """One round trip. Scripts that this connection has not used yet go ahead: to send them only when Redis misses

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_core import Agent, Budget, ModelError, Outcome, Tool, tool, tool_context
-from agent_core.compaction import SECTIONS, SUMMARISE
+from agent_core.compaction import SECTIONS, SUMMARISE, SUMMARISE_SESSION
 from agent_core.defaults import MemoryJournal, NoEvents, RefuseDestructive
 from agent_core.entries import Entry, entry_from_json, entry_to_json
 from agent_core.loop import Ports, run
@@ -67,7 +67,7 @@ class SummingModel(ScriptedModel):
         self.asked: list[Request] = []
 
     async def complete(self, request: Request, draft: Draft) -> None:
-        if texts(request.messages[-1:])[-1:] == [SUMMARISE]:
+        if texts(request.messages[-1:])[-1:] in ([SUMMARISE], [SUMMARISE_SESSION]):
             self.asked.append(request)
             reply = self.odd.pop(0) if self.odd else says(summary_of(self.turn(request)))
             if isinstance(reply, ModelError):

@@ -10,7 +10,6 @@ import pytest
 from agent_core.egress import Egress
 from agent_core.redaction import Redactor
 from agent_core.types import Json
-from api.settings import Settings
 from jobs.link import RedisLink
 from jobs.outbox import DISABLED, EVENTS
 from jobs.stats import Stats
@@ -86,7 +85,7 @@ async def test_a_repeated_request_shows_the_secret_that_it_made(api):
     assert first.json() == again.json()
     assert again.headers["idempotency-replayed"] == "true"
     assert len((await api.get(AT)).json()["data"]) == 1
-    at = f"{AT}/{first.json()['id']}/rotate_secret"
+    at, headers = f"{AT}/{first.json()['id']}/rotate_secret", {"Idempotency-Key": "r"}
     rotated = [(await api.post(at, json={"overlap_seconds": 0}, headers=headers)).json()["secret"] for _ in range(2)]
     assert len({*rotated, first.json()["secret"]}) == 2
 
@@ -137,11 +136,10 @@ async def test_what_is_forbidden_is_refused_when_it_is_named(api, echo):
 
 async def test_private_targets_may_be_allowed(settings, echo):
     open_settings = settings.model_copy(update={"webhook_allow_private": True})
-    async with serving(open_settings) as url:
-        async with client_of(url) as api:
-            await made(api, url="http://127.0.0.1:9/hook")
-            await submitted(api, webhook={"url": "http://10.0.0.1:9/hook"})
-            assert code(await api.post(AT, json={"url": "http://169.254.169.254/"})) == (422, "forbidden_target")
+    async with serving(open_settings) as url, client_of(url) as api:
+        await made(api, url="http://127.0.0.1:9/hook")
+        await submitted(api, webhook={"url": "http://10.0.0.1:9/hook"})
+        assert code(await api.post(AT, json={"url": "http://169.254.169.254/"})) == (422, "forbidden_target")
 
 
 # ---- deliveries
@@ -208,7 +206,7 @@ async def test_another_tenants_are_as_if_they_did_not_exist(api, url):
     async with client_of(url, key) as other:
         own = (await made(other))["id"]
         assert [one["id"] for one in (await other.get(AT)).json()["data"]] == [own]
-        calls = [
+        calls: list[tuple[str, str, Json | None]] = [
             ("GET", "", None),
             ("PATCH", "", {"enabled": False}),
             ("DELETE", "", None),
@@ -220,10 +218,8 @@ async def test_another_tenants_are_as_if_they_did_not_exist(api, url):
             ("POST", "/redeliver", {"since": "2026-01-01T00:00:00Z"}),
         ]
         for method, path, body in calls:
-            extra = {} if body is None else {"json": body}
-            foreign, missing = [
-                await other.request(method, f"{AT}/{one}{path}", **extra) for one in (endpoint["id"], UNKNOWN)
-            ]
+            found = [await other.request(method, f"{AT}/{one}{path}", json=body) for one in (endpoint["id"], UNKNOWN)]
+            foreign, missing = found
             assert code(foreign) == code(missing) == (404, "endpoint_not_found")
             assert foreign.json()["detail"].replace(endpoint["id"], UNKNOWN) == missing.json()["detail"]
         for way in (own, "jobs"):

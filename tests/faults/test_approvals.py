@@ -15,7 +15,7 @@ import pytest
 from agent_core.types import Json
 from jobs import keys
 from jobs.agents import AgentCatalogue
-from tests.faults.rig import Rig
+from tests.faults.rig import Rig, killed
 from tests.integration.harness import WorkerProcess, eventually, script
 from worker.loader import load_agents, published
 
@@ -136,3 +136,19 @@ async def completed(rig: Rig, job_id: str) -> None:
         return (await rig.store.get(None, job_id)).status == "completed"
 
     await eventually(ended, f"the end of {job_id}", within=120)
+
+
+async def test_a_job_goes_on_although_the_api_died_between_decision_and_move(rig: Rig) -> None:
+    await AgentCatalogue(rig.link).publish([published(a) for a in load_agents([AGENTS]).values()])
+    rig.processes.start_worker(agents=AGENTS, concurrency=10)
+    await park(rig, "order", 1)
+    [approval] = await pending(rig, 1)
+    assert rig.api is not None
+    rig.api.kill()
+    dying = rig.start_api("after_ruling=kill@1")
+    asked = asyncio.create_task(decide(rig, [approval]))
+    await killed([dying])
+    rig.start_api()
+    assert set(await asked) <= {200, 409}
+    await completed(rig, approval["job_id"])
+    assert (rig.folder / "release").read_text().count("\n") == 1

@@ -24,6 +24,10 @@ VICTIMS = (
 DRAINING = ("before_hand_back", "after_hand_back")
 DELIVERING = ("before_delivery", "after_delivery")
 """See `tests.faults.test_webhooks`."""
+DECIDING = ("after_ruling",)
+"""See `tests.faults.test_approvals`."""
+BATCHING = ("after_submit",)
+"""See `tests.integration.test_batches`."""
 SCHEDULING = ("after_slots", "after_slot_submit")
 """See `tests.faults.test_schedules`."""
 BEATING = "before_beat"
@@ -33,7 +37,8 @@ LONG = Scale(jobs=len(VICTIMS), every=(0, 0), least_rounds=20)
 
 
 def test_the_suite_kills_at_every_failpoint() -> None:
-    assert {name for name, _ in VICTIMS} | {*DRAINING, *DELIVERING, *SCHEDULING, BEATING, ACCEPTING} == set(FAILPOINTS)
+    others = {*DRAINING, *DELIVERING, *DECIDING, *BATCHING, *SCHEDULING, BEATING, ACCEPTING}
+    assert {name for name, _ in VICTIMS} | others == set(FAILPOINTS)
 
 
 @scales(SHORT, LONG, share=0.35)

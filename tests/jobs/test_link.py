@@ -219,3 +219,13 @@ async def test_a_closed_link_refuses_at_once(redis_url: str) -> None:
     async with asyncio.timeout(10):
         with pytest.raises(UnavailableError):
             await link.command("PING")
+
+
+async def test_what_cannot_be_written_down_fails_alone(redis_url):
+    link = RedisLink(connect(redis_url))
+    bad, good = link.command("SET", "k", "\ud800"), link.command("SET", "k", "v")
+    with pytest.raises(UnicodeEncodeError):
+        await asyncio.wait_for(bad, 5)
+    assert await asyncio.wait_for(good, 5)
+    assert await asyncio.wait_for(link.command("GET", "k"), 5) == b"v"
+    await link.aclose()
