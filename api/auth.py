@@ -65,5 +65,6 @@ def bearer(request: Request) -> str:
 Reader = Annotated[Caller, Depends(Authorized("jobs:read"))]
 Writer = Annotated[Caller, Depends(Authorized("jobs:write"))]
 Approver = Annotated[Caller, Depends(Authorized("approvals:write"))]
+Scheduler = Annotated[Caller, Depends(Authorized("schedules:write"))]
 WebhookWriter = Annotated[Caller, Depends(Authorized("webhooks:write"))]
 Admin = Annotated[Caller, Depends(Authorized("admin"))]

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from api.schedules import ScheduleView, SlotView
 from api.views import (
     AgentDetail,
     AgentView,
@@ -77,6 +78,11 @@ KEY_MADE = _ok(NewKey, "The key; its secret is shown this once.", 201)
 KEYS = _ok(Page[KeyView], "The oldest first.")
 KILL_SWITCH = _ok(KillSwitchView, "The switch as it is now; when it was turned off, what its evidence came to.")
 KILL_SWITCHES = _ok(Page[KillSwitchView], "Those that are on.")
+SCHEDULE_MADE = _ok(ScheduleView, "The schedule.", 201) | _ok(ScheduleView, "What it would be; nothing is saved.")
+SCHEDULE = _ok(ScheduleView, "The schedule as it is now.")
+SCHEDULES = _ok(Page[ScheduleView], "The newest first.")
+SCHEDULE_GONE: Responses = {204: {"description": "The schedule is no more."}}
+SLOTS = _ok(Page[SlotView], "The newest first.")
 REVOKED: Responses = {204: {"description": "The key is no more."}}
 ENDPOINT = _ok(WebhookEndpointView, "The endpoint.")
 ENDPOINTS = _ok(Page[WebhookEndpointView], "The oldest first.")

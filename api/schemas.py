@@ -79,7 +79,8 @@ Input = Annotated[
 Url = Annotated[str, Field(max_length=2000, pattern=r"^[!-~]+$"), AfterValidator(_web_address)]
 
 
-def _schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
+def check_output_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The schema. Raises ValueError for one that no answer may be held to."""
     if schema is not None:
         check_schema(schema)
     return schema
@@ -204,7 +205,7 @@ class Submission(Strict):
     output_schema: Annotated[
         dict[str, Any] | None,
         Field(description="A JSON schema of an object that the job's output must fit."),
-        AfterValidator(_schema),
+        AfterValidator(check_output_schema),
     ] = None
 
 

@@ -51,6 +51,10 @@ class Client:
         """The answer to a PUT of JSON."""
         return await self._send("PUT", path, json=body)
 
+    async def patch(self, path: str, body: Json) -> Any:
+        """The answer to a PATCH of JSON."""
+        return await self._send("PATCH", path, json=body)
+
     async def delete(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """The answer to a DELETE, None when it is empty; None parameters are left out."""
         return await self._send("DELETE", path, params=_given(params))

@@ -16,6 +16,7 @@ from cli import (
     commands_kill_switch,
     commands_money,
     commands_server,
+    commands_webhooks,
 )
 from cli.errors import CliError
 
@@ -34,6 +35,7 @@ commands_approvals.add_to(app)
 commands_admin.add_to(app)
 commands_money.add_to(app)
 commands_alerts.add_to(app)
+commands_webhooks.add_to(app)
 commands_kill_switch.add_to(app)
 
 

@@ -1,4 +1,4 @@
-"""Pages of a tenant's jobs, of its approvals and of an endpoint's deliveries, the newest first.
+"""Pages of a tenant's jobs, of its approvals and schedules, of an endpoint's deliveries, the newest first.
 
 A page ends at a place, (creation time, id), and the next one goes on below it; so jobs that come, end or change
 between two pages are neither skipped nor repeated.
@@ -24,6 +24,7 @@ from jobs.deliveries import Status as DeliveryStatus
 from jobs.errors import InvalidError
 from jobs.link import RedisLink
 from jobs.records import Job
+from jobs.schedules import Row, Schedule, Schedules
 from jobs.status import ENDED, Status
 from jobs.store import JobStore
 from jobs.webhooks import Endpoint
@@ -162,6 +163,36 @@ async def list_deliveries(
         scanned += len(chunk)
         if scanned >= most_scanned:
             return found, chunk[-1].cursor()
+    return found, None
+
+
+async def list_schedules(
+    link: RedisLink, tenant: str, *, limit: int, after: str | None = None
+) -> tuple[list[Schedule], str | None]:
+    """Up to `limit` schedules below a cursor, and the cursor of the next page, None at the end. Raises InvalidError."""
+    places, cursor = await _page(link, keys.schedules(tenant), limit, after)
+    found = await asyncio.gather(*(Schedules(link).find(place.id) for place in places))
+    return [schedule for schedule in found if schedule is not None], cursor
+
+
+async def list_slots(
+    link: RedisLink, schedule: Schedule, *, limit: int, after: str | None = None
+) -> tuple[list[Row], str | None]:
+    """Up to `limit` rows of a slot ledger below a cursor, and the cursor of the next page, None at the end.
+
+    Raises InvalidError.
+    """
+    places, cursor = await _page(link, keys.slots(schedule.id, "index"), limit, after)
+    found = await Schedules(link).rows(schedule.id, [place.id for place in places])
+    return [row for row in found if row is not None], cursor
+
+
+async def _page(link: RedisLink, index: str, limit: int, after: str | None) -> tuple[list[Place], str | None]:
+    start, found = parse_cursor(after) if after else None, list[Place]()
+    async for chunk in _places(link, index, Filters(), start, limit + 1):
+        found += chunk
+        if len(found) > limit:
+            return found[:limit], found[limit - 1].cursor()
     return found, None
 
 

@@ -111,7 +111,7 @@ class Schedule:
         """The schedule as the API shows it."""
         spec = asdict(self.spec)
         return {
-            "id": self.id,
+            "id": self.id or None,
             "object": "schedule",
             **{name: spec[name] for name in ("name", "cron", "timezone")},
             "state": self.state,
@@ -122,7 +122,7 @@ class Schedule:
             "declared": self.declared,
             **self.spec.job,
             "next_runs": [rfc3339(at) for at in self.next_runs(now)],
-            "created_at": rfc3339(self.created_ms),
+            "created_at": rfc3339(self.created_ms) if self.id else None,
         }
 
 

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from agent_core.errors import ToolError
 from agent_core.mcp import McpServer
+from agent_core.results import as_data
 from agent_core.types import Json
 from jobs.mcp import Listing, pin_of
 from worker.mcp_transport import CONNECT_SECONDS, FORGOTTEN, TOO_LARGE, open_transport
@@ -244,7 +245,8 @@ def _value(result: mcp_types.CallToolResult) -> Any:
     """What the model gets to see of a result. Raises ToolError for a failure of the tool."""
     blocks = [_text(block) for block in result.content]
     if result.is_error:
-        raise ToolError("\n".join(blocks)[:LONGEST_ERROR] or "the tool failed and did not say why")
+        said = "\n".join(blocks)[:LONGEST_ERROR]  # errors are not framed elsewhere: most are the platform's own words
+        raise ToolError(as_data("the MCP server", said) if said else "the tool failed and did not say why")
     return result.structured_content if result.structured_content is not None and not blocks else "\n".join(blocks)
 
 
