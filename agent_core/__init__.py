@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agent_core.outcomes import Completed, Outcome, Stopped, Suspended
     from agent_core.reconcile import DidNotHappen, Happened
     from agent_core.registry import ToolCall
+    from agent_core.schedule import Schedule
     from agent_core.standalone import Result, run_agent
     from agent_core.tools import Tool, ToolContext, tool, tool_context
     from agent_core.types import Budget, Usage, usd
@@ -48,6 +49,7 @@ _HOMES = {
     "outcomes": ("Completed", "Outcome", "Stopped", "Suspended"),
     "registry": ("ToolCall",),
     "reconcile": ("DidNotHappen", "Happened"),
+    "schedule": ("Schedule",),
     "standalone": ("Result", "run_agent"),
     "tools": ("Tool", "ToolContext", "tool", "tool_context"),
     "types": ("Budget", "Usage", "usd"),
@@ -72,6 +74,7 @@ __all__ = [
     "Outcome",
     "Redact",
     "Result",
+    "Schedule",
     "StaleAttemptError",
     "Stopped",
     "Suspended",

@@ -30,6 +30,7 @@ COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
     "alerts_total": (("condition", "outcome"), "Alerts that were raised, and that were resolved."),
     "alert_deliveries_total": (("channel", "outcome"), "Messages about alerts: delivered, failed, given_up."),
     "webhook_deliveries_total": (("outcome",), "Tries at webhooks: delivered, failed; and what was given_up, dropped."),
+    "schedule_slots_total": (("outcome",), "Slots of schedules: fired, late, caught_up, skipped."),
     "rescues_total": ((), "Jobs taken over from a worker that was gone."),
     "fenced_total": ((), "Attempts that found out that another one owns their job."),
 }

@@ -10,23 +10,10 @@ from agent_core.types import Json
 from api.schemas import BudgetIn, Input, Metadata, Strict, Tags, Time, WebhookIn, Word, check_output_schema
 from api.views import BudgetView
 from jobs.records import Priority, Service
-from jobs.schedules import Overlap, ScheduleSpec, State
+from jobs.schedules import OWN_FIELDS, Overlap, ScheduleSpec, State
 from jobs.slots import CatchUp, Outcome
 
 DAY = 86_400
-TIMES = {
-    "cron",
-    "name",
-    "timezone",
-    "overlap",
-    "concurrency",
-    "catch_up",
-    "catch_up_window",
-    "jitter",
-    "ends_at",
-    "max_runs",
-}
-"""The fields that are not the job's."""
 Expression = Annotated[str, Field(min_length=1, max_length=200, examples=["0 9 * * MON-FRI", "@every 15m"])]
 AgentName = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -66,8 +53,7 @@ class ScheduleIn(Strict):
 
     def spec(self) -> ScheduleSpec:
         """What is asked for."""
-        job = self.model_dump(exclude=TIMES | {"budget"}) | {"budget": self.budget and self.budget.changes()}
-        return ScheduleSpec(**self.model_dump(include=TIMES), job=job)
+        return ScheduleSpec.of(self.model_dump() | {"budget": self.budget and self.budget.changes()})
 
 
 class ScheduleChange(ScheduleIn):
@@ -82,10 +68,8 @@ class ScheduleChange(ScheduleIn):
     def changes(self, job: Json) -> Json:
         """The fields of a ScheduleSpec that change, with `job` as it then is."""
         given = self.model_dump(exclude_unset=True)
-        return {
-            **{name: value for name, value in given.items() if name in TIMES},
-            "job": {**job, **{name: value for name, value in given.items() if name not in TIMES}},
-        }
+        own = {name: value for name, value in given.items() if name in OWN_FIELDS}
+        return {**own, "job": job | {name: value for name, value in given.items() if name not in OWN_FIELDS}}
 
 
 class ScheduleView(BaseModel):

@@ -12,7 +12,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
 from agent_core.types import Json
@@ -62,6 +62,12 @@ class ScheduleSpec:
     ends_at: int | None = None
     max_runs: int | None = None
 
+    @classmethod
+    def of(cls, given: Json) -> ScheduleSpec:
+        """From one flat object: its own fields, and those of the job."""
+        own = {name: given[name] for name in OWN_FIELDS if name in given}
+        return cls(**own, job={name: value for name, value in given.items() if name not in OWN_FIELDS})
+
     def checked(self) -> ScheduleSpec:
         """Itself. Raises InvalidError for a clock or a template that cannot be read."""
         clock(self.cron, self.timezone, 0)
@@ -70,6 +76,9 @@ class ScheduleSpec:
             raise InvalidError(text, code="invalid_jitter")
         check_template(self.job["input"])
         return self
+
+
+OWN_FIELDS = frozenset(f.name for f in fields(ScheduleSpec)) - {"job"}
 
 
 @dataclass(frozen=True, slots=True)

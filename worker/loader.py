@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from agent_core.agent import Agent
 from agent_core.approvals import rebuilt as rebuilt_rules
@@ -17,25 +18,54 @@ from agent_core.errors import DefinitionError
 from agent_core.guardrails import rebuilt as rebuilt_checks
 from agent_core.mcp import McpServer
 from agent_core.patterns import rebuilt as rebuilt_pattern
+from agent_core.schedule import Schedule
 from agent_core.tools import Tool
 from agent_core.types import Budget, Json
 from jobs.agents import Published
+from jobs.errors import InvalidError
+from jobs.schedules import ScheduleSpec
 from worker.errors import StartError
 
 Remote = Callable[[Json], Tool]
+NOT_DECLARED: Json = {"webhook": None, "output_schema": None}
+"""What only a schedule that was made over the API can have."""
+
+
+class Loaded(NamedTuple):
+    """What modules define: agents by name, and what is declared to run by the clock."""
+
+    agents: dict[str, Agent]
+    schedules: list[ScheduleSpec]
 
 
 def load_agents(sources: Sequence[str]) -> dict[str, Agent]:
     """The Agent objects of modules or .py files, by name. Raises StartError."""
+    return load(sources).agents
+
+
+def load(sources: Sequence[str]) -> Loaded:
+    """The Agent and Schedule objects of modules or .py files. Raises StartError."""
     agents: dict[str, Agent] = {}
+    schedules: dict[str, Schedule] = {}
     for source in sources:
-        found = [value for value in vars(_import(source)).values() if isinstance(value, Agent)]
+        values = list(vars(_import(source)).values())
+        found = [value for value in values if isinstance(value, Agent)]
+        for schedule in (value for value in values if isinstance(value, Schedule)):
+            if schedules.setdefault(schedule.name, schedule) != schedule:
+                raise StartError(f"NIGHTSHIFT_AGENTS: two different schedules are named {schedule.name!r}; rename one")
         if not found:
             raise StartError(f"NIGHTSHIFT_AGENTS: {source} defines no agent; it needs a module-level Agent(...)")
         for agent in found:
             if agents.setdefault(agent.name, agent) != agent:
                 raise StartError(f"NIGHTSHIFT_AGENTS: two different agents are named {agent.name!r}; rename one")
-    return agents
+    return Loaded(agents, [_spec(schedule) for schedule in schedules.values()])
+
+
+def _spec(schedule: Schedule) -> ScheduleSpec:
+    try:
+        return ScheduleSpec.of({**schedule.to_json(), **NOT_DECLARED}).checked()
+    except InvalidError as exc:
+        raise StartError(f"NIGHTSHIFT_AGENTS: schedule {schedule.name!r}: {exc}") from exc
 
 
 def _import(source: str) -> ModuleType:

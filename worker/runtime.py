@@ -24,11 +24,13 @@ from jobs.breaker import FleetBreakers
 from jobs.durability import look
 from jobs.errors import JobsError, UnavailableError
 from jobs.files import FileStore
+from jobs.keyring import DEFAULT_TENANT
 from jobs.kill_switch import KillSwitches
 from jobs.link import RedisLink, connect
 from jobs.mcp import McpPins
 from jobs.queue import Tickets, queue_names, serves
 from jobs.retention import DAY_MS, Retention
+from jobs.schedules import Schedules, ScheduleSpec
 from jobs.stats import Stats
 from jobs.store import JobStore
 from worker.alerts import Alerter, make_notifier, thresholds
@@ -40,7 +42,7 @@ from worker.errors import StartError
 from worker.executor import Executor
 from worker.heartbeat import Member, heartbeat
 from worker.kill_switch import obey_kill_switches
-from worker.loader import load_agents, published, runnable
+from worker.loader import load, published, runnable
 from worker.mcp_tools import McpTools
 from worker.metrics import serve_metrics
 from worker.models import make_model, make_servers, warm_up
@@ -70,8 +72,8 @@ async def run_worker(settings: Settings) -> None:
     is told to stop while it still waits for Redis.
     """
     stop_starting()
-    local = load_agents(settings.agents)
-    known = Known(local, McpTools(local.values(), environment()))
+    loaded = load(settings.agents)
+    known = Known(loaded.agents, McpTools(loaded.agents.values(), environment()))
     model, servers = make_model(settings), make_servers(settings)
     link = RedisLink(connect(settings.redis_url), patient=True)
     breakers = FleetBreakers(link)
@@ -81,6 +83,7 @@ async def run_worker(settings: Settings) -> None:
         await look_at_redis(settings)
         await known.mcp.start(McpPins(link), on_change=lambda: publish(link, known))
         await publish(link, known)
+        await declare(link, loaded.schedules)
         warm_up(model, servers, known.agents)
         store, claims = JobStore(link), Tickets(claim_link)  # claiming and recording then overlap
         executor = Executor(
@@ -196,6 +199,12 @@ async def publish(link: RedisLink, known: Known) -> None:
     catalogue = AgentCatalogue(link)
     await catalogue.publish([published(agent) for agent in known.mcp.bound(known.local.values())])
     await refresh(link, known)
+
+
+async def declare(link: RedisLink, specs: Sequence[ScheduleSpec]) -> None:
+    """Makes the schedules that the worker's modules declare, or changes them to what they declare now."""
+    for spec in specs:
+        await Schedules(link).declare(DEFAULT_TENANT, spec)
 
 
 async def look_at_redis(settings: Settings) -> None:

@@ -197,9 +197,10 @@ class Collection:
         copy.flush()
         self._description |= {"shard": name, "purge": False}
         self._save()
-        self._shard, self._deleted_at, self._written = copy, None, False
+        self._shard, self._written = copy, False
         # The old shard closes when the last read that still has it is done; its files may go before.
         shutil.rmtree(self._folder / old)
+        self._deleted_at = None
 
     def _save(self) -> None:
         draft = self._folder / "collection.json.new"

@@ -28,6 +28,7 @@ EXPORTS = [
     "Outcome",
     "Redact",
     "Result",
+    "Schedule",
     "StaleAttemptError",
     "Stopped",
     "Suspended",

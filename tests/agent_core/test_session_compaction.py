@@ -10,7 +10,7 @@ from agent_core.compaction import LONG_SESSION, SUMMARISE, SUMMARISE_SESSION
 from agent_core.defaults import MemoryJournal
 from agent_core.entries import Compacted, Entry, ModelStarted, ResultsCleared
 from agent_core.messages import size_of, tool_uses
-from agent_core.outcomes import Outcome
+from agent_core.outcomes import Deferred, Outcome
 from agent_core.ports import Request
 from agent_core.state import SUMMARY, State
 from agent_core.testing import says
@@ -22,6 +22,13 @@ LONG = int(3 * LONG_SESSION * WINDOW)
 """Bytes of a session that is too long to go on with."""
 OVERLOADED = ModelError("overloaded", "busy", retryable=True, billed=False)
 UNSOUND = [says("I would rather not"), says(""), says(summary_of(0, size=WINDOW)), says("no", "refusal"), OVERLOADED]
+
+
+class OneReply(SummingModel):
+    """Is at the first turn of its job, whatever its session says."""
+
+    def turn(self, request: Request) -> int:
+        return 0
 
 
 def session(jobs: int, size: int = 300) -> list[Json]:
@@ -46,7 +53,7 @@ def begin(history: list[Json], task: str = "the task") -> State:
 
 
 async def run(
-    model: SummingModel, state: State, journal: MemoryJournal | None = None
+    model: OneReply, state: State, journal: MemoryJournal | None = None
 ) -> tuple[Outcome, list[Entry], Agent]:
     agent = make_agent(context_window=WINDOW, max_tokens=400, budget=Budget(usd=None, steps=None))
     journal = journal or MemoryJournal()
@@ -54,13 +61,13 @@ async def run(
     return outcome, journal.entries, agent
 
 
-def last(model: SummingModel) -> Request:
+def last(model: OneReply) -> Request:
     return model.requests[-1]
 
 
 async def test_a_long_session_is_summed_up_before_the_first_reply() -> None:
     history = session(12)
-    model = SummingModel([says("done")])
+    model = OneReply([says("done")])
     state = begin(history)
     outcome, entries, _ = await run(model, state)
     assert outcome == Completed("done")
@@ -82,7 +89,7 @@ async def test_a_long_session_is_summed_up_before_the_first_reply() -> None:
 async def test_a_session_that_is_not_long_stays_word_for_word() -> None:
     history = session(6)
     assert LONG / 2 < sum(map(size_of, history)) < LONG
-    model = SummingModel([says("done")])
+    model = OneReply([says("done")])
     _, entries, _ = await run(model, begin(history))
     assert last(model).messages[:-1] == history
     assert not [e for e in entries if isinstance(e, Compacted)]
@@ -90,7 +97,7 @@ async def test_a_session_that_is_not_long_stays_word_for_word() -> None:
 
 async def test_no_call_is_parted_from_its_result() -> None:
     for jobs in range(7, 16):
-        model = SummingModel([says("done")])
+        model = OneReply([says("done")])
         await run(model, begin(session(jobs)))
         calls = [call["id"] for m in last(model).messages for call in tool_uses(m) if m["role"] == "assistant"]
         results = [
@@ -104,8 +111,8 @@ async def test_no_call_is_parted_from_its_result() -> None:
 
 @pytest.mark.parametrize("odd", UNSOUND)
 async def test_without_a_summary_the_session_stays_whole(odd: Json | ModelError) -> None:
-    history = session(12)
-    model = SummingModel([says("done")], odd=[odd] * 100)
+    history = session(8)
+    model = OneReply([says("done")], odd=[odd] * 100)
     state = begin(history)
     outcome, entries, _ = await run(model, state)
     assert outcome == Completed("done"), "a job does not wait for a summary that it can do without"
@@ -115,9 +122,14 @@ async def test_without_a_summary_the_session_stays_whole(odd: Json | ModelError)
     assert len(model.asked) <= 3
 
 
+async def test_a_session_that_fills_the_window_waits_for_a_summariser_without_capacity() -> None:
+    outcome, _, _ = await run(OneReply([says("done")], odd=[OVERLOADED] * 3), begin(session(12)))
+    assert isinstance(outcome, Deferred)
+
+
 async def test_what_was_asked_in_vain_at_the_beginning_does_not_count_later() -> None:
-    state = begin(session(12))
-    await run(SummingModel([says("done")], odd=[says("no")] * 2), state)
+    state = begin(session(8))
+    await run(OneReply([says("done")], odd=[says("no")] * 2), state)
     assert (state.summary, state.summaries) == (None, 0)
 
 
@@ -125,9 +137,9 @@ async def test_a_run_that_is_restored_goes_on_with_the_same_summary() -> None:
     history = session(12)
     journal = MemoryJournal()
     whole = begin(history)
-    await run(SummingModel([says("done")]), whole, journal)
+    await run(OneReply([says("done")]), whole, journal)
     for cut in range(len(journal.entries) + 1):
-        model, state = SummingModel([says("done")]), begin(history)
+        model, state = OneReply([says("done")]), begin(history)
         for entry in reread(journal.entries[:cut]):
             state.apply(entry)
         outcome, _, _ = await run(model, state)
@@ -137,10 +149,10 @@ async def test_a_run_that_is_restored_goes_on_with_the_same_summary() -> None:
 
 
 async def test_a_summary_takes_the_one_before_up() -> None:
-    model = SummingModel([says("done")])
+    model = OneReply([says("done")])
     first = begin(session(12))
     await run(model, first)
-    again = SummingModel([says("done")])
+    again = OneReply([says("done")])
     second = begin([*first.messages[: first.head - 1], *session(12)])
     await run(again, second)
     (asked,) = again.asked
@@ -151,7 +163,7 @@ async def test_a_summary_takes_the_one_before_up() -> None:
 async def test_a_session_longer_than_the_window_is_summed_up_part_by_part() -> None:
     history = session(60)
     assert sum(map(size_of, history)) > 9 * WINDOW
-    model, state = SummingModel([says("done")]), begin(history)
+    model, state = OneReply([says("done")]), begin(history)
     outcome, entries, _ = await run(model, state)
     assert outcome == Completed("done")
     assert len(model.asked) == len([e for e in entries if isinstance(e, Compacted)]) > 1
@@ -162,7 +174,7 @@ async def test_a_session_longer_than_the_window_is_summed_up_part_by_part() -> N
 
 
 async def test_a_task_that_fills_the_window_makes_the_session_give_way_once() -> None:
-    model, state = SummingModel([says("done")]), begin(session(6), task="word " * 1_000)
+    model, state = OneReply([says("done")]), begin(session(6), task="word " * 1_000)
     outcome, _, _ = await run(model, state)
     assert outcome == Completed("done")
     assert len(model.asked) == 1

@@ -150,7 +150,7 @@ def test_a_payload_reads_back_as_the_memory(text, slot, importance, at) -> None:
 )  # fmt: skip
 def test_what_cannot_be_kept_is_refused(options) -> None:
     given = {"scope": Scope("a", "b"), "text": "Likes tea.", **options}
-    with pytest.raises(InvalidMemoryError, match="expected|accepted"):
+    with pytest.raises(InvalidMemoryError, match=r"expected|accepted"):
         Memory.new(given.pop("scope"), given.pop("text"), NOW, **given)
 
 

@@ -14,6 +14,7 @@ import pytest
 from memory.errors import MemoryUnavailableError
 from memory.longterm import LongTermMemory
 from memory.scope import Scope
+from memory.store import COLLECTION
 from tests.memory.embedded_server import EmbeddedServer
 
 ADA, BOB = Scope("acme", "ada"), Scope("acme", "bob")
@@ -30,14 +31,25 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     made.kill()
 
 
+class Http:
+    """Plain requests to one collection."""
+
+    def __init__(self, server: EmbeddedServer, collection: str) -> None:
+        self._url = f"{server.url}/collections/{collection}"
+        self._headers = {"api-key": server.api_key}
+
+    def __call__(self, method: str, path: str, body: object = None, **options) -> httpx2.Response:
+        given = options or {"json": body}
+        return httpx2.request(method, f"{self._url}{path}", headers=self._headers, **given)
+
+
 @pytest.fixture
-def http(embedded_server: EmbeddedServer, collection: str) -> Iterator[httpx2.Client]:
-    """A client of a collection with a dense and a sparse vector."""
-    url = f"{embedded_server.url}/collections/{collection}"
-    with httpx2.Client(base_url=url, headers={"api-key": embedded_server.api_key}) as client:
-        assert client.put("", json=VECTORS).status_code == 200
-        yield client
-        client.delete("")
+def http(embedded_server: EmbeddedServer, collection: str) -> Iterator[Http]:
+    """Of a collection with a dense and a sparse vector."""
+    client = Http(embedded_server, collection)
+    assert client("PUT", "", VECTORS).status_code == 200
+    yield client
+    client("DELETE", "")
 
 
 def test_it_says_what_it_is(embedded_server: EmbeddedServer) -> None:
@@ -81,8 +93,8 @@ def point(**changes) -> dict:
         ("PUT", "/index", {"field_name": "a", "field_schema": "text"}),
     ],
 )
-def test_what_it_does_not_know_is_501(http: httpx2.Client, method: str, path: str, body) -> None:
-    answer = http.request(method, path, json=body)
+def test_what_it_does_not_know_is_501(http: Http, method: str, path: str, body) -> None:
+    answer = http(method, path, body)
     assert answer.status_code == 501, answer.text
     assert "embedded memory does not support" in answer.json()["status"]["error"]
 
@@ -108,22 +120,19 @@ def test_what_it_does_not_know_is_501(http: httpx2.Client, method: str, path: st
         ("DELETE", "/vectors/other", None),
     ],
 )
-def test_what_is_wrong_is_400_and_changes_nothing(http: httpx2.Client, method: str, path: str, body) -> None:
-    answer = http.request(method, path, json=body)
+def test_what_is_wrong_is_400_and_changes_nothing(http: Http, method: str, path: str, body) -> None:
+    answer = http(method, path, body)
     assert answer.status_code == 400, answer.text
-    assert http.post("/points/count", json={}).json()["result"]["count"] == 0
+    assert http("POST", "/points/count", {}).json()["result"]["count"] == 0
 
 
-def test_statuses_of_bodies_and_collections(http: httpx2.Client, embedded_server: EmbeddedServer) -> None:
-    assert http.put("/points", content=b"{").status_code == 400
-    assert http.put("/points", content=b"[NaN]").status_code == 400
-    assert http.put("", json=VECTORS).status_code == 409
-    headers = {"api-key": embedded_server.api_key}
-    missing = httpx2.post(f"{embedded_server.url}/collections/none/points/count", json={}, headers=headers)
-    assert missing.status_code == 404
+def test_statuses_of_bodies_and_collections(http: Http, embedded_server: EmbeddedServer) -> None:
+    assert http("PUT", "/points", content=b"{").status_code == 400
+    assert http("PUT", "/points", content=b"[NaN]").status_code == 400
+    assert http("PUT", "", VECTORS).status_code == 409
+    assert Http(embedded_server, "none")("POST", "/points/count", {}).status_code == 404
     for name in ("..%2fup", "a%20b", "x" * 101):
-        made = httpx2.put(f"{embedded_server.url}/collections/{name}", json=VECTORS, headers=headers)
-        assert made.status_code in (400, 501), name
+        assert Http(embedded_server, name)("PUT", "", VECTORS).status_code in (400, 501), name
 
 
 def test_a_second_process_on_the_same_data_ends_at_once(embedded_server: EmbeddedServer) -> None:
@@ -134,15 +143,13 @@ def test_a_second_process_on_the_same_data_ends_at_once(embedded_server: Embedde
 
 
 def test_a_refused_write_is_not_in_the_way_of_a_restart(server: EmbeddedServer) -> None:
-    headers = {"api-key": server.api_key}
-    with httpx2.Client(base_url=f"{server.url}/collections/c", headers=headers) as http:
-        http.put("", json=VECTORS)
-        assert http.put("/points", json=point()).status_code == 200
-        assert http.put("/points", json=point(vector={"dense": [1.0]})).status_code == 400
+    http = Http(server, "c")
+    http("PUT", "", VECTORS)
+    assert http("PUT", "/points", point()).status_code == 200
+    assert http("PUT", "/points", point(vector={"dense": [1.0]})).status_code == 400
     server.kill()
     server.start()
-    with httpx2.Client(base_url=f"{server.url}/collections/c", headers={"api-key": server.api_key}) as http:
-        [found] = http.post("/points/scroll", json={"with_vector": True}).json()["result"]["points"]
+    [found] = Http(server, "c")("POST", "/points/scroll", {"with_vector": True}).json()["result"]["points"]
     assert found == {"id": ID, "payload": {"n": 1}, "vector": {"dense": [1.0, 0.0, 0.0]}}
 
 
@@ -201,8 +208,9 @@ async def test_what_was_acknowledged_outlives_many_kills(server: EmbeddedServer)
     print(f"{len(acknowledged)} acknowledged over 20 kills, 0 lost")
 
 
-async def purged(server: EmbeddedServer, memory: LongTermMemory) -> None:
-    while str((await memory.store.client.get_collection("nightshift_memory")).status) != "green":
+async def purged(memory: LongTermMemory) -> None:
+    """Returns when the server says that there is no more to rewrite."""
+    while (await memory.store.client.get_collection(COLLECTION)).status != "green":  # noqa: ASYNC110
         await asyncio.sleep(0.05)
 
 
@@ -215,7 +223,7 @@ async def test_what_is_forgotten_leaves_the_files(server: EmbeddedServer) -> Non
     assert await asyncio.to_thread(server.files_with, "wombat")
     assert await memory.forget_user(ADA) == 30
     assert await memory.browse(ADA, past=True) == []
-    await purged(server, memory)
+    await purged(memory)
     assert await asyncio.to_thread(server.files_with, "wombat") == []
     assert len(await memory.recall(BOB, "badger", k=50)) == 30
     kept = await memory.remember(BOB, "The ferret comes later.")
@@ -239,7 +247,7 @@ async def test_a_kill_before_the_files_are_rewritten_only_delays_that(server: Em
     server.kill()
     server.start()
     again = LongTermMemory(server.client())
-    await purged(server, again)
+    await purged(again)
     assert await asyncio.to_thread(server.files_with, "wombat") == []
     assert [each.text for each in await again.browse(BOB)] == ["The badger stays."]
     await again.aclose()
