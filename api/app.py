@@ -28,6 +28,7 @@ from api.routes import (
     keys,
     kill_switch,
     schedules,
+    sessions,
     usage,
     webhooks,
 )
@@ -86,6 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(approvals.router, prefix="/v1")
     app.include_router(webhooks.router, prefix="/v1")
     app.include_router(schedules.router, prefix="/v1")
+    app.include_router(sessions.router, prefix="/v1")
     app.include_router(health.router)
     app.router.routes.append(Route("/mcp", mcp, include_in_schema=False))
     if find_spec("a2a"):  # the extra of that name

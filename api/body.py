@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Coroutine
+from email.message import Message
+from functools import lru_cache
 from typing import Any, Never
 
 from fastapi import Request, Response
@@ -37,12 +39,9 @@ class StrictRequest(Request):
         return self._json
 
     def _check_headers(self) -> None:
-        encoding = self.headers.get("content-encoding", "identity").strip().lower()
-        if encoding != "identity":
-            raise RefusedError(415, "unsupported_encoding", "compressed bodies are not accepted")
-        media_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json":
-            raise RefusedError(415, "unsupported_media_type", "send the body as Content-Type: application/json")
+        refuse_compressed(self)
+        if not _is_json(self.headers.get("content-type", "")):
+            raise RefusedError(415, "unsupported_media_type", "send the body as Content-Type: application/json, in UTF-8")
 
     async def _read(self) -> bytes:
         declared = self.headers.get("content-length", "0")
@@ -69,6 +68,19 @@ class StrictRoute(KnownQueryRoute):
             return await handler(StrictRequest(request.scope, request.receive))
 
         return strict
+
+
+def refuse_compressed(request: Request) -> None:
+    """Raises RefusedError for a body that is said to be encoded: unpacked, a small one may fill the memory."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise RefusedError(415, "unsupported_encoding", "compressed bodies are not accepted")
+
+
+@lru_cache(maxsize=64)
+def _is_json(content_type: str) -> bool:
+    said = Message()
+    said["content-type"] = content_type
+    return said.get_content_type() == "application/json" and said.get_content_charset("utf-8") in ("utf-8", "utf8")
 
 
 def parse_json(body: bytes) -> Any:

@@ -28,6 +28,7 @@ from api.views import (
     Page,
     Problem,
     ScopeBudgetView,
+    SessionView,
     TenantLedgerRow,
     UsageRow,
     VersionView,
@@ -65,6 +66,7 @@ USAGE = _ok(Page[UsageRow], "By the dimensions in their order.")
 AUDIT = _ok(AuditView, "The audit.")
 EXPLANATION = _ok(ExplanationView, "The gate.")
 APPROVAL = _ok(ApprovalView, "The approval.")
+SESSION = _ok(SessionView, "The oldest message first.")
 APPROVALS = _ok(Page[ApprovalView], "The newest first.")
 FILES = _ok(Page[FileView], "The oldest first.")
 FILE_MADE = _ok(FileView, "The file is kept.", 201)

@@ -27,7 +27,7 @@ SUBSCRIBE_SECONDS = 1.0
 RECONNECT_SECONDS = 0.5
 PING_SECONDS = 10.0
 MOST_PENDING = 256
-"""Live events kept for a watcher that is slow; older ones are dropped."""
+"""Live events kept for a watcher; one that is further behind is told that it missed some."""
 BROKEN = (RedisError, OSError, AttributeError)
 """What a broken connection raises: redis-py's trips over its own writer when another coroutine has just closed it."""
 IDLE_CHANNEL = keys.channel("")
@@ -35,12 +35,13 @@ IDLE_CHANNEL = keys.channel("")
 
 
 class Watch:
-    """What one watcher of a job has not seen yet."""
+    """What one watcher of a job has not seen yet; `overrun` when live events were dropped because it is slow."""
 
     def __init__(self) -> None:
         self._news = asyncio.Event()
         self._live: list[Json] = []
         self.closed = False
+        self.overrun = False
 
     async def wait(self, timeout: float = LOOK_AGAIN_SECONDS) -> list[Json]:
         """Returns when the journal may have grown, with the live events since the last call, or after `timeout` s."""
@@ -53,9 +54,10 @@ class Watch:
 
     def notify(self, event: Json | None = None) -> None:
         """Wakes the watcher, with a live event or because the journal grew."""
-        if event is not None:
+        if event is not None and len(self._live) >= MOST_PENDING:
+            self.overrun = True
+        elif event is not None:
             self._live.append(event)
-            del self._live[:-MOST_PENDING]
         self._news.set()
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from agent_core.failpoints import arm
 from agent_core.redaction import Redactor
 from api.app import REDIS_SECONDS, create_app
+from api.protocol import GuardedProtocol
 from api.settings import Settings
 from jobs.durability import look
 from jobs.errors import UnavailableError
@@ -49,7 +50,9 @@ def server(settings: Settings) -> Server:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=GuardedProtocol,
+        ws="none",
+        limit_concurrency=settings.max_connections,
         lifespan="on",
         access_log=False,
         log_config=None,

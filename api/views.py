@@ -239,6 +239,25 @@ class ExplanationView(BaseModel):
     next_at: str | None
 
 
+class MessageView(BaseModel):
+    """A message of a session; it keeps its offset for good."""
+
+    offset: int
+    is_summary: bool = Field(description="It stands for itself and all before it, which is no longer kept.")
+    role: Literal["user", "assistant"]
+    content: str | list[dict[str, Any]] = Field(description="As in the Messages API.")
+
+
+class SessionView(Page[MessageView]):
+    """A session with a page of its conversation."""
+
+    id: str
+    object: Literal["session"]
+    length: int = Field(description="Messages that were ever said.")
+    generation: int = Field(description="How often a summary took the place of the oldest messages.")
+    expires_at: str
+
+
 class ApprovalView(BaseModel):
     """A call of a job that waits, or waited, for a person."""
 

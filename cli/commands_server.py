@@ -16,7 +16,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Copy the process
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands, in the order in which help lists them."""
-    commands: tuple[Callable[..., None], ...] = (up, demo, doctor, api, worker, simulator)
+    commands: tuple[Callable[..., None], ...] = (up, demo, doctor, api, worker, scheduler, simulator)
     for command in commands:
         app.command()(command)
 
@@ -37,7 +37,7 @@ def up(
     verbose: Verbose = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Start everything on this machine and keep it running: Redis, API, workers, simulated model.
+    """Start everything on this machine and keep it running: Redis, API, workers, scheduler, simulated model.
 
     An embedded Redis unless NIGHTSHIFT_REDIS_URL names one; the simulated model unless ANTHROPIC_API_KEY is set.
     SIGINT or SIGTERM ends it in good order.
@@ -126,6 +126,15 @@ def worker() -> None:
 
     sys.path.append(str(Path.cwd()))  # NIGHTSHIFT_AGENTS may name a module that lies here
     raise typer.Exit(serve(settings))
+
+
+def scheduler() -> None:
+    """Run one scheduler process until SIGTERM. It needs Redis at NIGHTSHIFT_REDIS_URL; several share the work."""
+    from cli.settings import load
+    from jobs.settings import CommonSettings
+    from worker.scheduler import serve
+
+    raise typer.Exit(serve(load(CommonSettings)))
 
 
 def simulator(

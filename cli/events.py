@@ -38,7 +38,8 @@ async def follow(client: Client, job_id: str, *, patience: float = PATIENCE_SECO
                 if event.get("id"):
                     last = event["id"]
                     ended = event["type"] in ENDINGS  # a job that was retried has events after such a one
-                yield event
+                if event["type"] != "reset":  # we were too slow, and come back
+                    yield event
         except (httpx2.TransportError, UnreachableError) as exc:
             if last is None:
                 raise _unreachable(client, exc) from exc

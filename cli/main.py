@@ -15,6 +15,7 @@ from cli import (
     commands_jobs,
     commands_kill_switch,
     commands_money,
+    commands_schedules,
     commands_server,
     commands_webhooks,
 )
@@ -32,6 +33,7 @@ app = typer.Typer(
 commands_server.add_to(app)
 commands_jobs.add_to(app)
 commands_approvals.add_to(app)
+commands_schedules.add_to(app)
 commands_admin.add_to(app)
 commands_money.add_to(app)
 commands_alerts.add_to(app)

@@ -1,4 +1,4 @@
-"""The whole platform on this machine: Redis, simulated model, API and workers, as children of this process."""
+"""The whole platform on this machine: Redis, simulated model, API, workers and scheduler, as its children."""
 
 from __future__ import annotations
 
@@ -118,6 +118,7 @@ class Platform:
         command = _command("api", "--host", plan.host, "--port", str(port))
         await self._keep(Program("api", command, {**self._environment, "NIGHTSHIFT_ADMIN_KEY": self.key}))
         workers = [await self._keep(self._worker(number, model)) for number in range(plan.workers)]
+        await self._keep(Program("scheduler", _command("scheduler"), self._environment))
         ready = self._until_ready(redis_url, workers, model_port)
         await self._within(START_SECONDS, ready, "the platform is not ready")
         datadir.write_api_url(self.data_dir, self.url)

@@ -7,21 +7,17 @@ between two pages are neither skipped nor repeated.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
-import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import structlog
 
-from jobs import keys
+from jobs import cursors, keys
 from jobs.approvals import Approval, Approvals, ApprovalStatus
 from jobs.deliveries import Deliveries, Delivery
 from jobs.deliveries import Status as DeliveryStatus
-from jobs.errors import InvalidError
 from jobs.link import RedisLink
 from jobs.records import Job
 from jobs.schedules import Row, Schedule, Schedules
@@ -34,7 +30,6 @@ log = structlog.get_logger(__name__)
 SCAN_CHUNK = 200
 MOST_SCANNED = 10_000
 """Jobs looked at for one page; a page of a rare filter may therefore be short, or empty, and still have a cursor."""
-CURSOR = re.compile(r"(\d{1,15}) ([A-Za-z0-9_-]{1,100})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +57,17 @@ class Place(NamedTuple):
     created_ms: int
     id: str
 
-    def cursor(self) -> str:
-        """The place as clients send it back."""
-        return base64.urlsafe_b64encode(f"{self.created_ms} {self.id}".encode()).decode().rstrip("=")
+
+async def _cursor(link: RedisLink, index: str, place: Place) -> str:
+    return await cursors.sign(link, index, f"{place.created_ms} {place.id}")
 
 
-def parse_cursor(text: str) -> Place:
-    """The place of a cursor. Raises InvalidError."""
-    try:
-        decoded = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
-        match = CURSOR.fullmatch(decoded)
-    except (binascii.Error, ValueError):
-        match = None
-    if match is None:
-        raise InvalidError("`after` is no cursor; send the next_cursor of the page before", code="invalid_cursor")
-    return Place(int(match[1]), match[2])
+async def _start(link: RedisLink, index: str, after: str | None) -> Place | None:
+    """The place of a cursor of that list. Raises InvalidError."""
+    if not after:
+        return None
+    created_ms, _, found = (await cursors.read(link, index, after)).partition(" ")
+    return Place(int(created_ms), found)
 
 
 async def list_jobs(
@@ -93,20 +84,21 @@ async def list_jobs(
 
     The index is read in chunks of `chunk_size`, up to `most_scanned` jobs for one page.
     """
-    start = parse_cursor(after) if after else None
+    link, index = store.link, keys.all_jobs(tenant)
+    start = await _start(link, index, after)
     found: list[Place] = []
     scanned = 0
     last: Place | None = None
-    async for chunk in _places(store.link, _index(tenant, filters), filters, start, chunk_size):
-        for place, matches in zip(chunk, await _match(store.link, chunk, filters), strict=True):
+    async for chunk in _places(link, _index(tenant, filters), filters, start, chunk_size):
+        for place, matches in zip(chunk, await _match(link, chunk, filters), strict=True):
             if matches and len(found) == limit:
-                return await _jobs(store, found), found[-1].cursor()
+                return await _jobs(store, found), await _cursor(link, index, found[-1])
             if matches:
                 found.append(place)
             last = place
         scanned += len(chunk)
         if scanned >= most_scanned and last is not None:
-            return await _jobs(store, found), last.cursor()
+            return await _jobs(store, found), await _cursor(link, index, last)
     return await _jobs(store, found), None
 
 
@@ -121,7 +113,8 @@ async def list_approvals(
     most_scanned: int = MOST_SCANNED,
 ) -> tuple[list[Approval], str | None]:
     """Up to `limit` approvals below a cursor, and the cursor of the next page, None at the end. Raises InvalidError."""
-    start, approvals = parse_cursor(after) if after else None, Approvals(link)
+    index, approvals = keys.approvals(tenant), Approvals(link)
+    start = await _start(link, index, after)
     found: list[Approval] = []
     scanned = 0
     async for chunk in _approvals(link, approvals, tenant, job_id, start, pending=status == "pending"):
@@ -129,11 +122,11 @@ async def list_approvals(
             if status not in (None, approval.status) or approval.tenant != tenant:
                 continue
             if len(found) == limit:
-                return found, _place(found[-1]).cursor()
+                return found, await _cursor(link, index, _place(found[-1]))
             found.append(approval)
         scanned += len(chunk)
         if scanned >= most_scanned:
-            return found, _place(chunk[-1]).cursor()
+            return found, await _cursor(link, index, _place(chunk[-1]))
     return found, None
 
 
@@ -150,19 +143,20 @@ async def list_deliveries(
 
     Raises InvalidError.
     """
-    start, found, scanned = parse_cursor(after) if after else None, list[Delivery](), 0
+    index = keys.deliveries(endpoint.owner)
+    start, found, scanned = await _start(link, index, after), list[Delivery](), 0
     last: Place | None = None
-    async for chunk in _places(link, keys.deliveries(endpoint.owner), Filters(), start, SCAN_CHUNK):
+    async for chunk in _places(link, index, Filters(), start, SCAN_CHUNK):
         for place, delivery in zip(chunk, await Deliveries(link).get_many([one.id for one in chunk]), strict=True):
             wanted = delivery is not None and status in (None, delivery.status)
             if wanted and len(found) == limit:
-                return found, last.cursor() if last else None
+                return found, await _cursor(link, index, last) if last else None
             if wanted and delivery is not None:
                 found.append(delivery)
                 last = place
         scanned += len(chunk)
         if scanned >= most_scanned:
-            return found, chunk[-1].cursor()
+            return found, await _cursor(link, index, chunk[-1])
     return found, None
 
 
@@ -188,11 +182,11 @@ async def list_slots(
 
 
 async def _page(link: RedisLink, index: str, limit: int, after: str | None) -> tuple[list[Place], str | None]:
-    start, found = parse_cursor(after) if after else None, list[Place]()
+    start, found = await _start(link, index, after), list[Place]()
     async for chunk in _places(link, index, Filters(), start, limit + 1):
         found += chunk
         if len(found) > limit:
-            return found[:limit], found[limit - 1].cursor()
+            return found[:limit], await _cursor(link, index, found[limit - 1])
     return found, None
 
 

@@ -26,7 +26,7 @@ MOST_DAYS = 400
 """Days for which counters are kept."""
 DAYS_AT_ONCE = 31
 JOBS_AT_ONCE = 20
-CURSOR = re.compile(r"(\d{4}-\d\d-\d\d)\.([A-Za-z0-9_-]{1,80})\.(\d{1,9})")
+PLACE = re.compile(r"(\d{4}-\d\d-\d\d)\.([A-Za-z0-9_-]{1,80})\.(\d{1,9})")
 
 
 async def days_between(link: RedisLink, first: date | None, last: date | None) -> list[str]:
@@ -99,14 +99,14 @@ class Place(NamedTuple):
     job_id: str
     number: int
 
-    def cursor(self) -> str:
-        """The place as clients send it back."""
+    def text(self) -> str:
+        """The place as `parse_place` reads it."""
         return f"{self.day}.{self.job_id}.{self.number}"
 
 
 def parse_place(text: str) -> Place:
-    """The place of a cursor. Raises InvalidError."""
-    match = CURSOR.fullmatch(text)
+    """The place of a text. Raises InvalidError."""
+    match = PLACE.fullmatch(text)
     if match is None:
         raise InvalidError("`after` is no cursor; send the next_cursor of the page before", code="invalid_cursor")
     return Place(match[1], match[2], int(match[3]))

@@ -15,12 +15,25 @@ from qdrant_client import AsyncQdrantClient, models
 from memory import bm25
 from memory.embedding.port import Embedder
 from memory.errors import InvalidMemoryError
-from memory.points import LONGEST_SLOT, Kind, Memory, Recalled, Source, Why, date, moment, sound_text
+from memory.points import (
+    LONGEST_SLOT,
+    Kind,
+    Memory,
+    Recalled,
+    Source,
+    Why,
+    date,
+    moment,
+    sound_count,
+    sound_kinds,
+    sound_text,
+)
 from memory.ranking import Question, best, current, of_kinds
 from memory.scope import Scope, empty, equals, with_id
 from memory.store import COLLECTION, PAGE, MemoryStore, in_time_order, memory_of, set_payload
 
 MOST_RECALLED = 100
+MOST_BROWSED = 1_000
 LONGEST_QUERY = 8_000
 
 
@@ -182,10 +195,9 @@ class LongTermMemory:
         Only what shares a word with the question is found, or is like it when there is an embedder. Tokens are
         estimated from above, by `tokens_of`. With `explain`, each has a `why`.
         """
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_RECALLED:
-            raise InvalidMemoryError(f"k is {k!r}; expected a whole number from 1 to {MOST_RECALLED}")
+        sound_count("k", k, MOST_RECALLED)
         asked = sound_text("query", query[:LONGEST_QUERY] if isinstance(query, str) else query, LONGEST_QUERY)
-        question = await self._question(scope, asked, tuple(kinds))
+        question = await self._question(scope, asked, sound_kinds(kinds))
         if not question.words.indices and question.dense is None:
             return []
         points = await self.store.query(**question.recall(k))
@@ -198,9 +210,11 @@ class LongTermMemory:
         self, scope: Scope, *, kinds: Sequence[Kind] = (), limit: int = 50, past: bool = False
     ) -> list[Memory]:
         """Memories, the newest first; with `past`, those that were superseded or have expired too."""
-        also = of_kinds(tuple(kinds))
+        also = of_kinds(sound_kinds(kinds))
         wanted = scope.within(*also) if past else current(scope, self._now(), *also)
-        return in_time_order(await self.store.scroll(wanted, limit, newest=True))[::-1]
+        return in_time_order(await self.store.scroll(wanted, sound_count("limit", limit, MOST_BROWSED), newest=True))[
+            ::-1
+        ]
 
     async def get(self, scope: Scope, memory_id: str) -> Memory:
         """One memory, current or not. Raises MemoryNotFoundError."""

@@ -205,6 +205,20 @@ def _no_id(given: object) -> str:
     raise InvalidMemoryError(f"id is {given!r}; expected the id of a memory, which is a UUID")
 
 
+def sound_kinds(given: object) -> tuple[Kind, ...]:
+    """Kinds to look for. Raises InvalidMemoryError for anything but a list of them."""
+    if not isinstance(given, list | tuple) or any(each not in get_args(Kind) for each in given):
+        raise InvalidMemoryError(f"kinds is {given!r}; expected a list of {', '.join(get_args(Kind))}")
+    return tuple(given)
+
+
+def sound_count(name: str, given: object, most: int) -> int:
+    """A number of memories. Raises InvalidMemoryError for anything but a whole number from 1 to `most`."""
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= most:
+        raise InvalidMemoryError(f"{name} is {given!r}; expected a whole number from 1 to {most:,}")
+    return given
+
+
 def sound_text(name: str, value: object, longest: int) -> str:
     """A text without white space around it. Raises InvalidMemoryError."""
     if not isinstance(value, str) or not value.strip():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from api.auth import Reader
 from api.deps import Services
 from api.errors import RefusedError
 from api.query import KnownQueryRoute
-from api.responses import json_response, page
+from api.responses import dump, json_response, page
 from api.routes.jobs import JobId
 from jobs import keys
 from jobs.errors import NotFoundError, UnavailableError
@@ -25,9 +24,11 @@ from jobs.records import Job, rfc3339
 
 PAGE = 200
 MOST_IN_A_PAGE = 1000
+AT_ONCE = 25
+"""Events that a stream reads from the journal before they are sent: what it holds for a reader that is slow."""
 HEARTBEAT_SECONDS = 15
-SEND_SECONDS = 30
-"""A client that takes nothing for so long is cut off; it comes back with Last-Event-ID."""
+RESET = "reset"
+"""Tells a client that is too slow that it missed live events; it comes back with Last-Event-ID."""
 WHOLE_REPLY = frozenset({"model.completed", "model.failed"})
 LINE_SEPARATORS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 """Characters that JSON leaves as they are and that many a client takes for the end of a line."""
@@ -88,7 +89,6 @@ async def _stream(services: Services, job: Job, point: str) -> Response:
         _events(services, job, point),
         ping=HEARTBEAT_SECONDS,
         ping_message_factory=lambda: ServerSentEvent(comment="heartbeat"),
-        send_timeout=SEND_SECONDS,
         sep="\n",
     )
 
@@ -106,15 +106,18 @@ async def _events(services: Services, job: Job, point: str) -> AsyncIterator[Ser
                 yield _kept(line, job.id)
             for event in _not_superseded(live, lines):
                 yield _passing(event, job.id)
+            if watch.overrun:
+                yield _passing({"type": RESET, "data": {"reason": "too_slow"}}, job.id)
+                return
             if lines and lines[-1].type in LAST_EVENTS and await _has_ended(services, job.id, point):
                 return
-            live = await watch.wait() if len(lines) < PAGE else []
+            live = await watch.wait() if len(lines) < AT_ONCE else []
 
 
 async def _lines(services: Services, job_id: str, point: str) -> list[Line] | None:
     """The next lines, None when the job is pruned; none while Redis is away, which is no reason to end a stream."""
     try:
-        lines = await services.store.lines(job_id, point, PAGE)
+        lines = await services.store.lines(job_id, point, AT_ONCE)
         return lines if lines or await services.link.command("EXISTS", keys.journal(job_id)) else None
     except NotFoundError:
         return None
@@ -148,7 +151,7 @@ def _passing(event: Json, job_id: str) -> ServerSentEvent:
 
 
 def _one_line(event: Json) -> str:
-    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).translate(LINE_SEPARATORS)
+    return dump(event).decode().translate(LINE_SEPARATORS)
 
 
 def _position(stream_id: str) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from api import docs
 from api.auth import Reader, Writer
+from api.body import refuse_compressed
 from api.errors import RefusedError
 from api.idempotency import once
 from api.query import KnownQueryRoute
@@ -28,6 +29,7 @@ async def upload_file(
 ) -> Response:
     """Uploads a file: the body is its content, whatever its type. Jobs name it by its id in `files`."""
     check_name(name)
+    refuse_compressed(request)
     caller.services.guard.require()
     content = await caller.services.files.write(_limited(request, caller.services.settings.max_file_mb))
 

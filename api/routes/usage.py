@@ -17,7 +17,7 @@ from api.query import KnownQueryRoute
 from api.responses import dump, json_response, page
 from api.schemas import Day, Word
 from api.views import TenantLedgerRow
-from jobs import usage
+from jobs import cursors, usage
 from jobs.audit import audit
 
 PAGE = 200
@@ -68,26 +68,30 @@ async def get_tenant_ledger(
     after: Annotated[str | None, Query(max_length=200, description="The `next_cursor` of the page before.")] = None,
 ) -> Response:
     """The settled rows of all jobs that are kept, day by day: pages of JSON, or all of them as JSON lines or CSV."""
-    days = await usage.days_between(caller.services.link, first, last)
-    rows = usage.ledger(caller.services.store, caller.tenant, days, usage.parse_place(after) if after else None)
+    link, name = caller.services.link, f"ledger:{caller.tenant}"
+    days = await usage.days_between(link, first, last)
+    start = usage.parse_place(await cursors.read(link, name, after)) if after else None
+    rows = usage.ledger(caller.services.store, caller.tenant, days, start)
     match output:
         case "json":
-            return json_response(await _page(rows, limit or PAGE))
+            shown, place = await _page(rows, limit or PAGE)
+            return json_response(page(shown, place and await cursors.sign(link, name, place.text())))
         case "jsonl":
             return StreamingResponse(_stream(rows, "", _json_line), media_type="application/jsonl")
         case "csv":
             return StreamingResponse(_stream(rows, _csv_line(COLUMNS), _csv_row), media_type="text/csv")
 
 
-async def _page(rows: Rows, limit: int) -> Json:
+async def _page(rows: Rows, limit: int) -> tuple[list[Json], usage.Place | None]:
+    """Up to `limit` rows, and the place of the last one when there are more."""
     shown: list[Json] = []
-    last = ""
+    last = None
     async for place, row in rows:
         if len(shown) == limit:
-            return page(shown, last)
+            return shown, last
         shown.append(row)
-        last = place.cursor()
-    return page(shown)
+        last = place
+    return shown, None
 
 
 async def _stream(rows: Rows, text: str, render: Callable[[Json], str]) -> AsyncIterator[str]:

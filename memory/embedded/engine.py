@@ -12,18 +12,23 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import qdrant_edge as edge
 
 from memory.embedded import translate
 
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 COPIED_AT_ONCE = 200
 """Points that a rewrite copies in one go: readers wait for the interpreter's lock for some milliseconds at most."""
@@ -43,6 +48,7 @@ class Collection:
         self._writing = asyncio.Lock()
         self._deleted_at: float | None = time.monotonic() if description.get("purge") else None
         self._written = False
+        self._reads: set[asyncio.Future[Any]] = set()
 
     @classmethod
     def create(cls, folder: Path, body: Any) -> Collection:
@@ -66,30 +72,28 @@ class Collection:
     def load(cls, folder: Path) -> Collection:
         """The one that is in a folder; what a rewrite that was broken off left there is removed."""
         description = json.loads((folder / "collection.json").read_text(encoding="utf-8"))
-        for other in folder.iterdir():
-            if other.is_dir() and other.name != description["shard"]:
-                shutil.rmtree(other)
+        _remove_others(folder, description["shard"])
         return cls(folder, description, edge.EdgeShard.load(str(folder / description["shard"])))
 
     # ---- reads
 
     async def query(self, body: Any) -> dict[str, Any]:
         """The points that a query finds, best first."""
-        found = await asyncio.to_thread(self._shard.query, translate.query_request(body))
+        found = await self._read(self._shard.query, translate.query_request(body))
         return {"points": [translate.record(point) for point in found]}
 
     async def scroll(self, body: Any) -> dict[str, Any]:
         """A page of points, and where the next begins."""
-        found, following = await asyncio.to_thread(self._shard.scroll, translate.scroll_request(body))
+        found, following = await self._read(self._shard.scroll, translate.scroll_request(body))
         return {"points": [translate.record(point) for point in found], "next_page_offset": following}
 
     async def count(self, body: Any) -> dict[str, Any]:
         """How many points a filter lets through."""
-        return {"count": await asyncio.to_thread(self._shard.count, translate.count_request(body))}
+        return {"count": await self._read(self._shard.count, translate.count_request(body))}
 
     async def facet(self, body: Any) -> dict[str, Any]:
         """The values of a field and how often each occurs."""
-        found = await asyncio.to_thread(self._shard.facet, translate.facet_request(body))
+        found = await self._read(self._shard.facet, translate.facet_request(body))
         return {"hits": [{"value": hit.value, "count": hit.count} for hit in found.hits]}
 
     def info(self) -> dict[str, Any]:
@@ -158,7 +162,7 @@ class Collection:
         """Flushes what was written, and rewrites the shard when a deletion has been quiet for a while."""
         async with self._writing:
             if self._deleted_at is not None and time.monotonic() - self._deleted_at >= PURGE_SECONDS:
-                await asyncio.to_thread(self._purge)
+                await self._purge()
             elif self._written:
                 self._written = False
                 await asyncio.to_thread(self._shard.flush)
@@ -179,10 +183,26 @@ class Collection:
             self._description["purge"] = True
             self._save()
 
-    def _purge(self) -> None:
-        """Copies what is left to a new shard: Edge's log and storage keep the bytes of what was deleted."""
-        old = self._description["shard"]
-        name = str(int(old) + 1)
+    async def _read(self, call: Callable[[R], T], request: R) -> T:
+        reading = asyncio.get_running_loop().run_in_executor(None, call, request)
+        self._reads.add(reading)
+        reading.add_done_callback(self._reads.discard)
+        return await asyncio.shield(reading)
+
+    async def _purge(self) -> None:
+        # Edge's log and storage keep the bytes of what was deleted; a new shard has none of them.
+        if self._description["purge"]:
+            old, self._shard = self._shard, await asyncio.to_thread(self._copy)
+            self._written = False
+            if self._reads:
+                await asyncio.wait(set(self._reads))
+            await asyncio.to_thread(old.close)
+        await asyncio.to_thread(_remove_others, self._folder, self._description["shard"])
+        self._deleted_at = None
+
+    def _copy(self) -> edge.EdgeShard:
+        """Copies what there is to a new shard, which is the collection's from then on."""
+        name = str(int(self._description["shard"]) + 1)
         copy = _new_shard(self._folder / name, _config(self._description))
         for field, schema in self._description["indexes"].items():
             copy.update(edge.UpdateOperation.create_field_index(field, translate.index_params(schema)))
@@ -197,10 +217,7 @@ class Collection:
         copy.flush()
         self._description |= {"shard": name, "purge": False}
         self._save()
-        self._shard, self._written = copy, False
-        # The old shard closes when the last read that still has it is done; its files may go before.
-        shutil.rmtree(self._folder / old)
-        self._deleted_at = None
+        return copy
 
     def _save(self) -> None:
         draft = self._folder / "collection.json.new"
@@ -242,8 +259,11 @@ class Engine:
         """Flushes and rewrites until it is cancelled."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            for collection in list(self.collections.values()):
-                await collection.tidy()
+            for name, collection in list(self.collections.items()):
+                try:
+                    await collection.tidy()
+                except Exception:  # the disk may be full now and not in a second; reads go on
+                    log.exception("collection %s: could not be flushed or rewritten", name)
 
     def close(self) -> None:
         """Closes everything and lets the directory go."""
@@ -270,6 +290,12 @@ def _config(description: dict[str, Any]) -> edge.EdgeConfig:
     if not dense and not sparse:
         raise translate.UnsupportedError("a collection without vectors")
     return edge.EdgeConfig(vectors=dense or None, sparse_vectors=sparse or None, wal_enabled=True)
+
+
+def _remove_others(folder: Path, shard: str) -> None:
+    for other in folder.iterdir():
+        if other.is_dir() and other.name != shard:
+            shutil.rmtree(other)
 
 
 def _new_shard(folder: Path, config: edge.EdgeConfig) -> edge.EdgeShard:

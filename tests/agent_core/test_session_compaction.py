@@ -87,7 +87,7 @@ async def test_a_long_session_is_summed_up_before_the_first_reply() -> None:
 
 
 async def test_a_session_that_is_not_long_stays_word_for_word() -> None:
-    history = session(6)
+    history = session(3)
     assert LONG / 2 < sum(map(size_of, history)) < LONG
     model = OneReply([says("done")])
     _, entries, _ = await run(model, begin(history))
@@ -111,7 +111,7 @@ async def test_no_call_is_parted_from_its_result() -> None:
 
 @pytest.mark.parametrize("odd", UNSOUND)
 async def test_without_a_summary_the_session_stays_whole(odd: Json | ModelError) -> None:
-    history = session(8)
+    history = session(6)
     model = OneReply([says("done")], odd=[odd] * 100)
     state = begin(history)
     outcome, entries, _ = await run(model, state)
@@ -128,7 +128,7 @@ async def test_a_session_that_fills_the_window_waits_for_a_summariser_without_ca
 
 
 async def test_what_was_asked_in_vain_at_the_beginning_does_not_count_later() -> None:
-    state = begin(session(8))
+    state = begin(session(6))
     await run(OneReply([says("done")], odd=[says("no")] * 2), state)
     assert (state.summary, state.summaries) == (None, 0)
 
@@ -179,6 +179,14 @@ async def test_a_task_that_fills_the_window_makes_the_session_give_way_once() ->
     assert outcome == Completed("done")
     assert len(model.asked) == 1
     assert texts(state.messages)[-2] == "word " * 1_000
+
+
+async def test_one_message_is_not_worth_a_summary() -> None:
+    history: list[Json] = [{"role": "user", "content": "x" * LONG}, {"role": "assistant", "content": "indeed"}]
+    model = OneReply([says("done")])
+    await run(model, begin(history))
+    assert not model.asked
+    assert last(model).messages[:-1] == history
 
 
 async def test_the_task_is_a_message_of_its_own_after_a_session_that_ends_with_the_users_word() -> None:

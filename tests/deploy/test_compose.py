@@ -3,7 +3,6 @@ against the settings and the commands of the code that will run in them."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import subprocess
@@ -14,11 +13,19 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.settings import CommonSettings
+
 ROOT = Path(__file__).parents[2]
 PREFIX = "NIGHTSHIFT_"
-SETTINGS = {"api": "api.settings", "worker": "worker.settings", "scheduler": "worker.settings"}
+SETTINGS = {"api": "api.settings", "worker": "worker.settings", "scheduler": "jobs.settings"}
 """Where the role that a service starts reads its environment."""
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?:(?P<rule>:-|:\?)(?P<rest>[^}]*))?\}")
+
+
+def settings_of(service: str) -> type[CommonSettings]:
+    module = pytest.importorskip(SETTINGS[service])
+    found: type[CommonSettings] = getattr(module, "Settings" if service != "scheduler" else "CommonSettings")
+    return found
 
 
 def load_compose() -> dict[str, Any]:
@@ -74,7 +81,7 @@ def arguments(stage: list[tuple[str, str]], word: str) -> list[str]:
 
 @pytest.mark.parametrize("service", sorted(SETTINGS))
 def test_every_variable_is_one_that_the_role_reads(service: str) -> None:
-    settings = pytest.importorskip(SETTINGS[service]).Settings
+    settings = settings_of(service)
     known = {f"{PREFIX}{name}".upper() for name in settings.model_fields}
     used = {name for name in environment(service) if name.startswith(PREFIX)}
     assert used
@@ -83,14 +90,13 @@ def test_every_variable_is_one_that_the_role_reads(service: str) -> None:
 
 @pytest.mark.parametrize("service", sorted(SETTINGS))
 def test_the_role_accepts_what_compose_hands_over(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip(SETTINGS[service])
     given = {"NIGHTSHIFT_ADMIN_KEY": "ns_" + "x" * 40}
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         monkeypatch.delenv(name)
     handed = {name: resolve(value, given) for name, value in environment(service).items() if value is not None}
     for name, value in handed.items():
         monkeypatch.setenv(name, value)
-    settings = importlib.import_module(SETTINGS[service]).Settings()
+    settings = settings_of(service)()
     assert settings.redis_url == "redis://redis:6379/0"
     assert settings.data_dir == Path("/var/lib/nightshift")
     assert settings.log_format == "json"
@@ -161,7 +167,7 @@ def test_every_command_is_a_real_one(service: str) -> None:
 def test_the_platform_is_all_there() -> None:
     assert set(SERVICES) == {"api", "worker", "scheduler", "simulator", "redis", "qdrant"}
     started = {name for name, service in SERVICES.items() if "profiles" not in service}
-    assert started == {"api", "worker", "redis", "qdrant"}
+    assert started == {"api", "worker", "scheduler", "redis", "qdrant"}
 
 
 def test_there_are_two_workers_with_time_to_drain() -> None:

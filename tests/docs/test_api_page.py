@@ -75,7 +75,7 @@ def endpoints() -> dict[str, str]:
         for route in importlib.import_module(f"api.routes.{module.name}").router.routes:
             calls = [dependency.call for dependency in route.dependant.dependencies]
             scopes = [call.scope for call in calls if isinstance(call, Authorized)]
-            path = route.path if module.name == "health" else f"/v1{route.path}"
+            path = route.path if module.name == "health" else f"/v1{route.path_format}"
             (method,) = route.methods
             found[f"{method} {path}"] = scopes[0] if scopes else "no key"
     return found

@@ -77,7 +77,13 @@ def place(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[Plac
     (directory / ".curlrc").write_text("fail-with-body\nshow-error\n", encoding="utf-8")
     (directory / ".venv").symlink_to(sys.prefix)
     agents = f"{ROOT / 'examples/analyst/agent.py'},support.py"
-    up = Up(directory / ".nightshift", "--agents", agents, NIGHTSHIFT_MODEL_BASE_URL=f"http://{model}")
+    up = Up(
+        directory / ".nightshift",
+        "--agents",
+        agents,
+        NIGHTSHIFT_MODEL_BASE_URL=f"http://{model}",
+        NIGHTSHIFT_WEBHOOK_ALLOW_PRIVATE="1",
+    )
     try:
         up.wait_until_up()
         yield Place(directory, up.url.removeprefix("http://"), model, up.key)

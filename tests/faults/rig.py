@@ -65,6 +65,7 @@ class Rig:
             "NIGHTSHIFT_ADMIN_KEY": KEY,
             "NIGHTSHIFT_DATA_DIR": str(self.folder / "data"),
             "NIGHTSHIFT_FAILPOINTS": failpoints,
+            "NIGHTSHIFT_WEBHOOK_ALLOW_PRIVATE": "1",
         }
         self.api = WorkerProcess(settings, self.folder / "api.log", serve_api)
         return self.api

@@ -108,7 +108,7 @@ async def test_days_are_by_the_clock_of_redis_and_bounded(link: RedisLink, today
 
 async def rows(store: JobStore, days: list[str], after: str | None = None) -> list[tuple[str, Json]]:
     place = usage.parse_place(after) if after else None
-    return [(place.cursor(), row) async for place, row in usage.ledger(store, TENANT, days, place)]
+    return [(place.text(), row) async for place, row in usage.ledger(store, TENANT, days, place)]
 
 
 async def test_every_settled_row_is_there_once_and_says_whose_it_is(store: JobStore, today: str, spent: None) -> None:

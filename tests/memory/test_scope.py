@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
 
@@ -38,6 +38,7 @@ def pinned(made: models.Filter, scope: Scope) -> bool:
     return all(condition in made.must for condition in wanted)
 
 
+@settings(deadline=None)
 @given(scopes, st.lists(conditions, max_size=4), st.lists(conditions, max_size=2))
 def test_every_filter_holds_the_scope_whatever_else_it_asks(scope, also, without) -> None:
     for made in (scope.within(*also, without=tuple(without)), scope.exactly(*also, without=tuple(without))):
@@ -48,6 +49,7 @@ def test_every_filter_holds_the_scope_whatever_else_it_asks(scope, also, without
     assert pinned(current(scope, NOW, *also), scope)
 
 
+@settings(deadline=None)
 @given(
     scopes,
     st.text(),
@@ -69,8 +71,10 @@ def test_the_scope_stands_in_every_prefetch_and_in_the_corpus(scope, text, kinds
     assert variables <= set(made["query"].defaults), "a variable without a default fails the whole query"
 
 
+@settings(deadline=None)
 @given(anything, anything, anything, anything)
-def test_a_scope_is_of_texts_only(*parts) -> None:
+def test_a_scope_is_of_texts_only(tenant, user, agent, session) -> None:
+    parts = (tenant, user, agent, session)
     sound = [type(part) is str and part.isprintable() for part in parts]
     if sound[0] and sound[1] and all(ok or part is None for ok, part in zip(sound[2:], parts[2:], strict=True)):
         assert list(Scope(*parts).parts().values()) == list(parts)
@@ -100,6 +104,7 @@ def test_a_scope_cannot_be_changed() -> None:
         Scope("acme", "ada").user = "bob"  # type: ignore[misc]
 
 
+@settings(deadline=None)
 @given(scopes, scopes, st.text(min_size=1), st.text(min_size=1))
 def test_ids_are_of_one_scope(one, other, text, other_text) -> None:
     assume(one != other)
@@ -123,6 +128,7 @@ def test_parts_that_run_together_make_different_ids() -> None:
         assert point_id(one, "semantic", "x") != point_id(other, "semantic", "x")
 
 
+@settings(deadline=None)
 @given(
     st.text(min_size=1, max_size=200),
     st.none() | names,

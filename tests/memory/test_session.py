@@ -179,6 +179,9 @@ async def test_a_replayed_append_is_none_after_a_compaction_too(memory: SessionM
     await memory.compact(SCOPE, 0, 2, SUMMARY)
     assert await memory.append(SCOPE, 3, said("d", "e"))
     assert not await memory.append(SCOPE, 0, said("a", "b", "c", "d", "e"))
+    assert not await memory.append(SCOPE, 0, said("e", "b", "c", "d", "e")), (
+        "it ends alike and began before what is left"
+    )
     assert await texts(memory) == ["summary", "c", "d", "e"]
 
 
