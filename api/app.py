@@ -74,12 +74,14 @@ def create_app(settings: Settings) -> FastAPI:
         version="0.1.0",
         description=DESCRIPTION,
         lifespan=lifespan,
-        docs_url="/docs" if settings.docs else None,
+        docs_url=None,
         redoc_url=None,
         responses=docs.REFUSALS,
     )
     errors.install(app)
     docs.install(app)
+    if settings.docs:
+        docs.install_page(app)
     app.add_middleware(RequestMiddleware)
     for module in (job_routes, estimate, job_actions, events, keys, files, agents, mcp_routes, kill_switch, budgets):
         app.include_router(module.router, prefix="/v1")

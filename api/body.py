@@ -41,7 +41,9 @@ class StrictRequest(Request):
     def _check_headers(self) -> None:
         refuse_compressed(self)
         if not _is_json(self.headers.get("content-type", "")):
-            raise RefusedError(415, "unsupported_media_type", "send the body as Content-Type: application/json, in UTF-8")
+            raise RefusedError(
+                415, "unsupported_media_type", "send the body as Content-Type: application/json in UTF-8"
+            )
 
     async def _read(self) -> bytes:
         declared = self.headers.get("content-length", "0")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 
 from api.schedules import ScheduleView, SlotView
@@ -111,6 +112,24 @@ IDEMPOTENCY_KEY = {
     "description": "The same key with the same body is answered with the first answer, for 24 hours.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
+
+
+PAGE_POLICY = (
+    "default-src 'none'; connect-src 'self'; img-src https: data:; "
+    "script-src https://cdn.jsdelivr.net 'unsafe-inline'; style-src https://cdn.jsdelivr.net 'unsafe-inline'; "
+    "frame-ancestors 'none'"
+)
+"""Lets the interactive documentation load what it is made of, and nothing else in."""
+
+
+def install_page(app: FastAPI) -> None:
+    """Serves the interactive documentation at `/docs`."""
+
+    @app.get("/docs", include_in_schema=False)
+    async def page() -> Response:
+        answer = get_swagger_ui_html(openapi_url="/openapi.json", title=app.title)
+        answer.headers["Content-Security-Policy"] = PAGE_POLICY
+        return answer
 
 
 def install(app: FastAPI) -> None:

@@ -58,8 +58,10 @@ class GuardedProtocol(HttpToolsProtocol):
         """Parses what came, as long as the head of a request stays within its limits."""
         if self.transport.is_closing():
             return
-        self._head_bytes += len(data)
+        of_a_body = not self._in_head and self.cycle is not None and self.cycle.more_body
         super().data_received(data)
+        if self._in_head and not of_a_body:
+            self._head_bytes += len(data)
         if self._in_head and self._head_bytes > MOST_HEAD_BYTES + MOST_URL_BYTES:
             self._refusal = _headers_too_large()
             self.send_400_response("")

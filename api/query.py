@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -21,10 +22,19 @@ class KnownQueryRoute(APIRoute):
 
         async def checked(request: Request) -> Response:
             if request.scope["query_string"]:
+                refuse_unreadable(request)
                 refuse_unknown(request, known)
             return await handler(request)
 
         return checked
+
+
+def refuse_unreadable(request: Request) -> None:
+    """Raises InvalidError for a query that is not UTF-8, of which Starlette would make other characters."""
+    try:
+        unquote_to_bytes(request.scope["query_string"]).decode()
+    except UnicodeDecodeError:
+        raise InvalidError("the query is not UTF-8; encode it before it is percent-encoded") from None
 
 
 def refuse_unknown(request: Request, known: list[str]) -> None:

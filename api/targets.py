@@ -33,4 +33,5 @@ async def check_target(url: str, *, allow_private: bool) -> None:
 
 
 def _refusal(exc: EgressError) -> InvalidError:
-    return InvalidError(f"url: {exc}", code="forbidden_target")
+    hint = "use a public address, or have NIGHTSHIFT_WEBHOOK_ALLOW_PRIVATE set for targets of your own network"
+    return InvalidError(f"url: {exc}; {hint}", code="forbidden_target")

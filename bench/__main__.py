@@ -12,7 +12,7 @@ from bench.process import BenchError
 from bench.report import Report, Section
 from bench.stack import Stack
 
-NAMES = ("reaction", "density", "overhead", "submit", "queue", "ledger", "money", "takeover", "storage")
+NAMES = ("reaction", "density", "overhead", "submit", "queue", "ledger", "money", "takeover", "storage", "memory")
 RESULTS = Path(__file__).parent / "results"
 
 

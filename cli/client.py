@@ -1,23 +1,28 @@
-"""A client of the HTTP API for the commands: JSON in and out, uploads, and a job's events as they happen."""
+"""The client of the HTTP API for the commands: `nightshift_client`, with failures in the words of the command line."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import codecs
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import httpx2
 
+import nightshift_client
 from cli.errors import RefusedError, UnreachableError, UsageError
 from cli.invocation import command
 from cli.settings import Connection
 
 Json = dict[str, Any]
-CHUNK = 1 << 16
-PATIENCE, CONNECT_SECONDS = 30.0, 5.0
-TIMEOUT = httpx2.Timeout(PATIENCE, connect=CONNECT_SECONDS)
+TIMEOUT = 30.0
+AWAY_SECONDS = 60.0
+"""How long a platform whose events we follow may be away before we give up. Any other command fails at once: whoever
+sits before it would rather know.
+"""
 
 
 class Client:
@@ -25,80 +30,77 @@ class Client:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        headers = {"Authorization": f"Bearer {connection.key}"} if connection.key else {}
-        # Settings for proxies are for the world outside.
-        self.http = httpx2.AsyncClient(
-            base_url=connection.url, headers=headers, timeout=TIMEOUT, trust_env=not connection.local
-        )
+        self._api = nightshift_client.AsyncClient(connection.url, connection.key, timeout=TIMEOUT, patience=0)
 
     async def __aenter__(self) -> Client:
         return self
 
     async def __aexit__(self, *failure: object) -> None:
-        await self.http.aclose()
+        await self._api.aclose()
 
-    async def get(self, path: str, params: Mapping[str, Any] | None = None, *, patience: float = PATIENCE) -> Any:
-        """The answer to a GET, which may take `patience` seconds; None parameters are left out."""
-        timeout = httpx2.Timeout(patience, connect=CONNECT_SECONDS)
-        return await self._send("GET", path, params=_given(params), timeout=timeout)
+    async def get(self, path: str, params: Mapping[str, Any] | None = None, *, timeout: float = TIMEOUT) -> Any:
+        """The answer to a GET, which may take `timeout` seconds; None parameters are left out."""
+        return await self._call("GET", path, query=params, timeout=timeout)
 
-    async def post(self, path: str, body: Json | None = None, headers: Mapping[str, str] | None = None) -> Any:
-        """The answer to a POST of JSON, or of nothing."""
-        extra = {} if body is None else {"json": body}
-        return await self._send("POST", path, headers=headers, **extra)
+    async def post(
+        self,
+        path: str,
+        body: Json | None = None,
+        params: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """The answer to a POST of JSON, or of nothing; None parameters are left out."""
+        return await self._call("POST", path, body, query=params, idempotency_key=idempotency_key)
 
     async def put(self, path: str, body: Json) -> Any:
         """The answer to a PUT of JSON."""
-        return await self._send("PUT", path, json=body)
+        return await self._call("PUT", path, body)
 
     async def patch(self, path: str, body: Json) -> Any:
         """The answer to a PATCH of JSON."""
-        return await self._send("PATCH", path, json=body)
+        return await self._call("PATCH", path, body)
 
     async def delete(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """The answer to a DELETE, None when it is empty; None parameters are left out."""
-        return await self._send("DELETE", path, params=_given(params))
+        return await self._call("DELETE", path, query=params)
 
     async def upload(self, path: Path) -> Json:
         """Sends a file as it is read; the record of the stored file."""
         try:
-            file = await asyncio.to_thread(path.open, "rb")
+            with self._in_our_words():
+                return cast("Json", await self._api.upload(path))
         except OSError as exc:
             raise UsageError(f"{path} cannot be read: {exc.strerror}") from None
-        with file:
-
-            async def chunks() -> AsyncIterator[bytes]:
-                while chunk := await asyncio.to_thread(file.read, CHUNK):
-                    yield chunk
-
-            headers = {"Content-Type": "application/octet-stream"}
-            sent = self._send("POST", "/v1/files", params={"name": path.name}, headers=headers, content=chunks())
-            return dict(await sent)
 
     async def download(self, file_id: str, target: Path) -> int:
         """Writes a stored file to `target`; its size in bytes."""
+        pieces = self._pieces(f"/v1/files/{quote(file_id, safe='')}")
         size = 0
         try:
-            async with self.http.stream("GET", f"/v1/files/{quote(file_id, safe='')}") as response:
-                await raise_for_problem(response)
+            async with aclosing(pieces):
+                first = await anext(pieces, b"")  # nothing is written for a refusal
                 with await asyncio.to_thread(target.open, "wb") as file:
-                    async for chunk in response.aiter_bytes():
-                        size += await asyncio.to_thread(file.write, chunk)
-        except httpx2.TransportError as exc:
-            raise unreachable(self.connection, exc) from exc
+                    size += await asyncio.to_thread(file.write, first)
+                    async for piece in pieces:
+                        size += await asyncio.to_thread(file.write, piece)
         except OSError as exc:
             raise UsageError(f"{target} cannot be written: {exc.strerror}") from None
         return size
 
     async def stream(self, path: str, params: Mapping[str, Any] | None = None) -> AsyncIterator[str]:
         """The text of a long answer, in pieces; one that is cut off raises UnreachableError."""
-        try:
-            async with self.http.stream("GET", path, params=_given(params)) as response:
-                await raise_for_problem(response)
-                async for piece in response.aiter_text():
-                    yield piece
-        except httpx2.TransportError as exc:
-            raise unreachable(self.connection, exc) from exc
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        async with aclosing(self._pieces(path, params)) as pieces:
+            async for piece in pieces:
+                yield decoder.decode(piece)
+
+    async def events(self, job_id: str) -> AsyncGenerator[Json, None]:
+        """Every event of the job once, in order, until it has ended; between them, live, its `message.delta`."""
+        with self._in_our_words():
+            async with aclosing(self._api.events(job_id, patience=AWAY_SECONDS)) as events:
+                async for event in events:
+                    yield cast("Json", event)
 
     async def until_ready(self) -> None:
         """Returns when a submit would be accepted, or is not because someone stopped the platform (`kill_switch`).
@@ -106,52 +108,43 @@ class Client:
         """
         while True:
             try:
-                response = await self.http.get("/readyz")
-                if response.status_code == 200 or _problem(response).get("code") == "kill_switch":
+                await self._api.call("GET", "/readyz")
+                return
+            except nightshift_client.ClientError as exc:
+                if getattr(exc, "code", None) == "kill_switch":
                     return
-            except httpx2.TransportError:
-                pass
             await asyncio.sleep(0.03)
 
-    async def _send(self, method: str, path: str, **options: Any) -> Any:
+    async def _call(self, method: str, path: str, body: Json | None = None, **options: Any) -> Any:
+        with self._in_our_words():
+            return await self._api.call(method, path, body, **options)
+
+    async def _pieces(self, path: str, params: Mapping[str, Any] | None = None) -> AsyncGenerator[bytes, None]:
+        with self._in_our_words():
+            async with aclosing(self._api.stream(path, params)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    @contextmanager
+    def _in_our_words(self) -> Iterator[None]:
         try:
-            response = await self.http.request(method, path, **options)
-        except httpx2.TransportError as exc:
-            raise unreachable(self.connection, exc) from exc
-        await raise_for_problem(response)
-        return response.json() if response.content else None
+            yield
+        except nightshift_client.ApiError as exc:
+            raise _refused(exc) from exc
+        except nightshift_client.UnreachableError as exc:
+            what = (
+                "does not answer in time" if isinstance(exc.__cause__, httpx2.TimeoutException) else "cannot be reached"
+            )
+            hint = f"start one with `{command('up')}`, or name yours in NIGHTSHIFT_URL"
+            where = f"{self.connection.url} ({self.connection.url_from})"
+            raise UnreachableError(f"the platform at {where} {what}; {hint}") from exc
 
 
-def unreachable(connection: Connection, cause: Exception | None = None) -> UnreachableError:
-    """What to say when the API does not answer."""
-    timeout = isinstance(cause, httpx2.TimeoutException)
-    what = "does not answer in time" if timeout else "cannot be reached"
-    hint = f"start one with `{command('up')}`, or name yours in NIGHTSHIFT_URL"
-    return UnreachableError(f"the platform at {connection.url} ({connection.url_from}) {what}; {hint}")
-
-
-async def raise_for_problem(response: httpx2.Response) -> None:
-    """Raises RefusedError for a 4xx, UnreachableError for a platform that is there and cannot serve."""
-    status = response.status_code
-    if status < 300:
-        return
-    await response.aread()
-    refused = RefusedError(status, _problem(response))
-    if status >= 500 or status < 400:
-        raise UnreachableError(f"the platform answered {status}: {refused}")
-    if status == 401:
+def _refused(error: nightshift_client.ApiError) -> RefusedError | UnreachableError:
+    """A refusal, or what to say of a platform that is there and cannot serve."""
+    if error.status >= 500 or error.status < 400:
+        return UnreachableError(f"the platform answered {error.status}: {error.detail}")
+    if error.status == 401:
         hint = f"set NIGHTSHIFT_API_KEY, or --data-dir to the directory where `{command('up')}` wrote its admin.key"
-        raise RefusedError(status, {**refused.problem, "detail": f"{refused}; {hint}"})
-    raise refused
-
-
-def _given(params: Mapping[str, Any] | None) -> Json:
-    return {name: value for name, value in (params or {}).items() if value is not None}
-
-
-def _problem(response: httpx2.Response) -> Json:
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    return body if isinstance(body, dict) else {"title": response.reason_phrase}
+        return RefusedError(error.status, error.code, f"{error.detail}; {hint}")
+    return RefusedError(error.status, error.code, error.detail)

@@ -140,6 +140,7 @@ def follow(job: JobId, as_json: AsJson = False, data_dir: DataDir = None) -> Non
     from cli.session import call
 
     async def work(client: Client) -> int:
+        await running.get_job(client, job)  # a platform that is not there is not waited for
         ended = await running.watch(client, job, job, silent=as_json)
         return running.finish(ended, as_json=as_json)
 

@@ -113,7 +113,7 @@ def usage(
 
     async def work(client: Client) -> int:
         if check:
-            found = await client.get("/v1/usage/check", patience=CHECK_SECONDS)
+            found = await client.get("/v1/usage/check", timeout=CHECK_SECONDS)
             output.print_json(found) if as_json else moneyview.print_audit(found)
             return 0 if found["exact"] else 1
         if export:

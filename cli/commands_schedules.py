@@ -95,7 +95,7 @@ def create_schedule(
     body = {"cron": cron, "agent": agent, "input": text, **_given(given)}
 
     async def preview(client: Client) -> Any:
-        return await client.post("/v1/schedules?dry_run=true", body)
+        return await client.post("/v1/schedules", body, {"dry_run": "true"})
 
     shown = call(data_dir, preview)
     if dry_run and as_json:

@@ -10,8 +10,6 @@ CliError                 1  the command could not do what it was asked
 
 from __future__ import annotations
 
-from typing import Any
-
 
 class CliError(Exception):
     """The command failed; the message says why and what to do."""
@@ -26,27 +24,15 @@ class UsageError(CliError):
 
 
 class RefusedError(UsageError):
-    """The API refused the request. `problem` is its problem+json body."""
+    """The API refused the request. `code` is that of its problem+json body."""
 
-    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+    def __init__(self, status: int, code: str, message: str) -> None:
         self.status = status
-        self.problem = problem
-        super().__init__(_sentence(status, problem))
-
-    @property
-    def code(self) -> str:
-        return str(self.problem.get("code", "error"))
+        self.code = code
+        super().__init__(message)
 
 
 class UnreachableError(CliError):
     """The platform does not answer."""
 
     exit_code = 3
-
-
-def _sentence(status: int, problem: dict[str, Any]) -> str:
-    errors = [error for error in problem.get("errors") or [] if isinstance(error, dict)]
-    fields = [": ".join(str(e[name]) for name in ("field", "message") if e.get(name)) for e in errors]
-    if fields:  # the detail is the first of them
-        return "; ".join(fields)
-    return str(problem.get("detail") or problem.get("title") or f"the API answered {status}")

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from pathlib import Path
 from urllib.parse import quote
 
-from cli import events, jobview, live, output
+from cli import jobview, live, output
 from cli.client import Client, Json
 from cli.invocation import command
 
@@ -17,8 +17,8 @@ FAILED = 1
 
 async def submit(client: Client, body: Json, files: Sequence[Path] = (), idempotency_key: str | None = None) -> Json:
     """Uploads the files and submits the job; the job as it was accepted."""
-    headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
-    return dict(await client.post("/v1/jobs", await with_files(client, body, files), headers=headers))
+    whole = await with_files(client, body, files)
+    return dict(await client.post("/v1/jobs", whole, idempotency_key=idempotency_key))
 
 
 async def with_files(client: Client, body: Json, files: Sequence[Path]) -> Json:
@@ -43,8 +43,8 @@ async def watch(
     """Shows the job's progress until it has ended, and has `attend` see to each event; the job as it ended."""
     try:
         with live.view(title, silent=silent) as view:
-            async with aclosing(events.follow(client, job_id)) as stream:
-                async for event in stream:
+            async with aclosing(client.events(job_id)) as events:
+                async for event in events:
                     view.show(event)
                     if attend is not None:
                         await attend(event)

@@ -28,7 +28,8 @@ LONGEST_VALUE = 200
 """Characters of a text of an event's data that is told; what is longer is there to be fetched."""
 SINCE_CHUNK = 500
 Status = Literal["pending", "delivered", "failed", "dropped"]
-Result = Literal["delivered", "failed", "gone", "dropped"]
+Result = Literal["delivered", "failed", "gone", "dropped", "returned"]
+"""What a try came to; `returned` is no try: a worker that stops gives back what it had claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +166,8 @@ class Deliveries:
     async def settle(
         self, claimed: Claimed, result: Result, *, tried: Json | None = None, body: str = "", again_ms: int = 0
     ) -> Settled | None:
-        """Writes down a try and what follows. A failed one is repeated after `again_ms`, unless that is 0. Returns None
-        when the claim has lapsed, and another one been made.
+        """Writes down a try and what follows. What failed, or was returned, is due again after `again_ms`, unless that
+        is 0. Returns None when the claim has lapsed, and another one been made.
         """
         delivery = claimed.delivery
         is_jobs = delivery.endpoint_id == JOBS

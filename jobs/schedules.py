@@ -33,7 +33,7 @@ MOST_ROWS = 10_000
 """Slots that the ledger of one schedule keeps, the newest."""
 MOST_WAITING = 100
 """Slots of one schedule that may wait for a run to end."""
-RETRY_MS = 10_000
+RETRY_MS = 5_000
 """After so long without an end another scheduler submits the job of a slot."""
 COUNTER = stats.field_name("schedule_slots_total", "")
 ENDED_JSON = json.dumps(dict.fromkeys(sorted(ENDED), True))

@@ -68,7 +68,8 @@ class JobStore:
         StoppedError when a kill switch is on, StaleAttemptError when the attempt that makes a child does not own the
         parent any more.
         """
-        job_id = child.id if child else job_id or new_id("job")
+        once = child.id if child else job_id
+        job_id = once or new_id("job")
         parent = spec.parent_id or job_id
         status: Status = "scheduled" if spec.run_at is not None else "queued"
         fields = record_fields(job_id, tenant, spec, budget)
@@ -118,7 +119,7 @@ class JobStore:
             ],
             patient=False,
         )
-        pushed = self.tickets.push_for(job_id, tenant, spec, again=child is not None)
+        pushed = self.tickets.push_for(job_id, tenant, spec, again=once is not None)
         known_tenant = self.link.command("SADD", keys.TENANTS, tenant)
         (verdict, known, *more), *_ = await asyncio.gather(written, pushed, known_tenant, self._replicated())
         if verdict == b"created":

@@ -22,12 +22,12 @@ class Blocking:
 
     http: httpx2.Client
 
-    def run(self, flow: Flow[T]) -> T:
+    def _run(self, flow: Flow[T]) -> T:
         """The result of a flow."""
-        with closing(self.iterate(emitted(flow))) as items:
+        with closing(self._iterate(emitted(flow))) as items:
             return next(items)
 
-    def iterate(self, feed: Feed[T]) -> Generator[T, None, None]:
+    def _iterate(self, feed: Feed[T]) -> Generator[T, None, None]:
         """The items of a flow; closing it ends the request that is under way."""
         with closing(_Wire(self.http)) as wire:
             step = advance(feed, None)
@@ -48,12 +48,12 @@ class Awaiting:
 
     http: httpx2.AsyncClient
 
-    async def run(self, flow: Flow[T]) -> T:
+    async def _run(self, flow: Flow[T]) -> T:
         """The result of a flow."""
-        async with aclosing(self.iterate(emitted(flow))) as items:
+        async with aclosing(self._iterate(emitted(flow))) as items:
             return await anext(items)
 
-    async def iterate(self, feed: Feed[T]) -> AsyncGenerator[T, None]:
+    async def _iterate(self, feed: Feed[T]) -> AsyncGenerator[T, None]:
         """The items of a flow; closing it ends the request that is under way."""
         async with aclosing(_AsyncWire(self.http)) as wire:
             step = advance(feed, None)
@@ -114,8 +114,7 @@ class _AsyncWire:
                 return await anext(self._pieces, None)
             case Send(stream=stream):
                 await self.aclose()
-                request = await asyncio.to_thread(step.build, self._http)  # it looks at the file
-                self._response = response = await self._http.send(request, stream=True)
+                self._response = response = await self._http.send(step.build(self._http), stream=True)
                 if stream is None or not response.is_success:
                     await response.aread()
                 else:
@@ -128,12 +127,26 @@ class _AsyncWire:
             await self._response.aclose()
 
 
-class one(Generic[P, T]):
+class _Operation:
+    """A method that is written as a flow."""
+
+    def __init__(self, flow: Callable[..., Any]) -> None:
+        self._flow = flow
+        self.__doc__ = flow.__doc__
+
+    def _bound(self, client: Blocking | Awaiting, carry_out: Callable[[Any], Any]) -> Callable[..., Any]:
+        @functools.wraps(self._flow)
+        def method(*args: Any, **kwargs: Any) -> Any:
+            return carry_out(self._flow(client, *args, **kwargs))
+
+        return method
+
+
+class one(_Operation, Generic[P, T]):
     """Makes a method of a flow: it returns the result, or an awaitable of it."""
 
     def __init__(self, flow: Callable[Concatenate[Any, P], Flow[T]]) -> None:
-        self._flow = flow
-        functools.update_wrapper(self, flow)
+        super().__init__(flow)
 
     @overload
     def __get__(self, client: None, owner: object) -> Self: ...
@@ -142,22 +155,14 @@ class one(Generic[P, T]):
     @overload
     def __get__(self, client: Awaiting, owner: object) -> Callable[P, Coroutine[Any, Any, T]]: ...
     def __get__(self, client: Blocking | Awaiting | None, owner: object) -> Any:
-        if client is None:
-            return self
-
-        @functools.wraps(self._flow)
-        def method(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return client.run(self._flow(client, *args, **kwargs))
-
-        return method
+        return self if client is None else self._bound(client, client._run)
 
 
-class each(Generic[P, T]):
+class each(_Operation, Generic[P, T]):
     """Makes a method of a flow: it returns a generator of the items, or an async generator of them."""
 
-    def __init__(self, feed: Callable[Concatenate[Any, P], Feed[T]]) -> None:
-        self._feed = feed
-        functools.update_wrapper(self, feed)
+    def __init__(self, flow: Callable[Concatenate[Any, P], Feed[T]]) -> None:
+        super().__init__(flow)
 
     @overload
     def __get__(self, client: None, owner: object) -> Self: ...
@@ -166,11 +171,4 @@ class each(Generic[P, T]):
     @overload
     def __get__(self, client: Awaiting, owner: object) -> Callable[P, AsyncGenerator[T, None]]: ...
     def __get__(self, client: Blocking | Awaiting | None, owner: object) -> Any:
-        if client is None:
-            return self
-
-        @functools.wraps(self._feed)
-        def method(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return client.iterate(self._feed(client, *args, **kwargs))
-
-        return method
+        return self if client is None else self._bound(client, client._iterate)

@@ -1,5 +1,5 @@
-"""The JSON of the platform as types. Objects may have more fields than are named here; times are RFC 3339 in UTC, dollars
-decimal strings.
+"""The JSON of the platform as types. Objects may have more fields than are named here; times are RFC 3339 in UTC, and
+dollars decimal strings.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook, WebhookVerificationError
 
 from nightshift_client.errors import WebhookError
 from nightshift_client.types import WebhookMessage
@@ -13,10 +13,13 @@ from nightshift_client.types import WebhookMessage
 def verify_webhook(body: bytes | str, headers: Mapping[str, str], secret: str) -> WebhookMessage:
     """The message of a webhook. `body` is what was received, unparsed; `secret` the endpoint's `whsec_…`.
 
-    The same message may come more than once, always with the same `webhook-id` header. Raises WebhookError for a request
-    that is not signed with the secret or not of the last five minutes, ValueError for a secret that is none.
+    The same message may come more than once, always with the same `webhook-id` header. Raises WebhookError for what is
+    not signed with the secret, or not in the last five minutes; ValueError for a secret that is none.
     """
-    webhook = Webhook(secret)
+    try:
+        webhook = Webhook(secret)
+    except (EmptyWebhookSecretError, ValueError):
+        raise ValueError("this is no webhook secret; expected one like whsec_…, as the endpoint was given it") from None
     try:
         message: WebhookMessage = webhook.verify(body, dict(headers))
     except (WebhookVerificationError, ValueError) as exc:  # ValueError: neither text nor base64 nor JSON

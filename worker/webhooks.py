@@ -100,6 +100,9 @@ class Dispatcher:
     async def _deliver(self, claimed: Claimed) -> None:
         try:
             await self._make(claimed)
+        except asyncio.CancelledError:  # this worker stops, and another one need not wait for the lease to end
+            await self._deliveries.settle(claimed, "returned", again_ms=1)
+            raise
         except UnavailableError as exc:  # it is due again when the lease has ended
             log.warning("a webhook was left unsettled: %s", exc, delivery=claimed.delivery.id)
         except Exception:  # one record that cannot be read must not end the duty

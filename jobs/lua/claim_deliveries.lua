@@ -12,7 +12,7 @@ local ends = string.format('%.0f', now + ARGV[3])
 for _, lane in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, room)) do
   local busy = names.busy .. lane
   redis.call('ZREMRANGEBYSCORE', busy, '-inf', now)
-  local free = math.min(room - #claimed, room)
+  local free = math.min(room - #claimed, most - redis.call('ZCARD', busy))
   local due = free > 0 and redis.call('ZRANGEBYSCORE', names.lane .. lane, '-inf', now, 'LIMIT', 0, free) or {}
   for _, id in ipairs(due) do
     redis.call('ZADD', names.lane .. lane, ends, id)

@@ -3,7 +3,8 @@
 -- KEYS  1 delivery  2 lane  3 busy deliveries of the lane  4 SETTLED  5 record of the endpoint, or of the job whose own
 --       webhook it is  6 listeners of the tenant
 -- ARGV  1 delivery id  2 number of the claim  3 'delivered' | 'failed' | 'gone': the listener wants no more | 'dropped'
---       4 ms until the next try, after a failed one (0: there is none)  5 the try (JSON, '' for none)
+--       | 'returned': it was not tried to an end  4 ms until the next try, of one that failed or was returned (0: there is
+--       none)  5 the try (JSON, '' for none)
 --       6 what was sent ('' for nothing)  7 ms of failures alone after which an endpoint is disabled
 --       8 most of a lane at once  9 endpoint id ('' for a job's own webhook)  10 event type of an endpoint's end
 --       11 names for outbox.lua (JSON)
@@ -13,7 +14,7 @@ if delivery[1] ~= ARGV[2] or delivery[2] ~= 'pending' then return { 'stale' } en
 local names, outcome, endpoint = cjson.decode(ARGV[11]), ARGV[3], ARGV[9]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local again = outcome == 'failed' and ARGV[4] ~= '0'
+local again = (outcome == 'failed' or outcome == 'returned') and ARGV[4] ~= '0'
 
 redis.call('ZREM', KEYS[3], ARGV[1])
 if ARGV[6] ~= '' then redis.call('HSETNX', KEYS[1], 'body', ARGV[6]) end
@@ -36,7 +37,7 @@ if endpoint == '' then
   if outcome == 'gone' then redis.call('HDEL', KEYS[5], 'webhook') end
 elseif outcome == 'delivered' then
   redis.call('HDEL', KEYS[5], 'failing_ms')
-elseif outcome ~= 'dropped' and redis.call('HGET', KEYS[5], 'enabled') == '1' then
+elseif (outcome == 'failed' or outcome == 'gone') and redis.call('HGET', KEYS[5], 'enabled') == '1' then
   redis.call('HSETNX', KEYS[5], 'failing_ms', now)
   if outcome == 'gone' then
     disabled = 'gone'

@@ -167,6 +167,15 @@ class Collection:
                 self._written = False
                 await asyncio.to_thread(self._shard.flush)
 
+    async def remove(self) -> None:
+        """Closes the shard when what is under way is done, and removes all files."""
+        async with self._writing:
+            # Without its description it is no collection any more, whatever becomes of the rest.
+            (self._folder / "collection.json").unlink()
+            self._deleted_at, self._written = None, False
+            await self._retire(self._shard)
+            await asyncio.to_thread(shutil.rmtree, self._folder)
+
     def close(self) -> None:
         """Flushes and closes the shard; nothing may be under way."""
         self._shard.flush()
@@ -194,11 +203,15 @@ class Collection:
         if self._description["purge"]:
             old, self._shard = self._shard, await asyncio.to_thread(self._copy)
             self._written = False
-            if self._reads:
-                await asyncio.wait(set(self._reads))
-            await asyncio.to_thread(old.close)
+            await self._retire(old)
         await asyncio.to_thread(_remove_others, self._folder, self._description["shard"])
         self._deleted_at = None
+
+    async def _retire(self, shard: edge.EdgeShard) -> None:
+        # Closing a shard under a read's feet would fail the read; leaving it open would let it write on.
+        if self._reads:
+            await asyncio.wait(set(self._reads))
+        await asyncio.to_thread(shard.close)
 
     def _copy(self) -> edge.EdgeShard:
         """Copies what there is to a new shard, which is the collection's from then on."""
@@ -248,11 +261,12 @@ class Engine:
             raise translate.WrongError(f"collection name {name!r}: expected 1 to 100 letters, digits, _ and -")
         self.collections[name] = Collection.create(self._folder / name, body)
 
-    def delete(self, name: str) -> bool:
+    async def delete(self, name: str) -> bool:
         """Removes a collection and its files; False when there is none."""
-        if self.collections.pop(name, None) is None:
+        collection = self.collections.pop(name, None)
+        if collection is None:
             return False
-        shutil.rmtree(self._folder / name)
+        await collection.remove()
         return True
 
     async def keep_tidy(self) -> None:

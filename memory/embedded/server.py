@@ -172,7 +172,7 @@ class _Server:
         return True
 
     async def _delete(self, request: web.Request) -> Any:
-        return self._engine.delete(request.match_info["name"])
+        return await self._engine.delete(request.match_info["name"])
 
     async def _create_index(self, request: web.Request) -> Any:
         await self._collection(request).create_index(await _body(request))

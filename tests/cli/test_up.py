@@ -38,7 +38,7 @@ def show(up: Up, job_id: str) -> str:
 
 def test_it_runs_its_parts_and_keeps_the_key_to_its_owner(platform: Up):
     assert stat.S_IMODE((platform.data_dir / "admin.key").stat().st_mode) == 0o600
-    assert set(platform.children()) == {"redis", "simulator", "api", "worker"}
+    assert set(platform.children()) == {"redis", "simulator", "api", "worker", "scheduler"}
     for child in platform.children().values():
         assert platform.key not in " ".join(child.cmdline())
 

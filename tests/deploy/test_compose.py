@@ -138,18 +138,7 @@ def test_the_default_agents_are_in_the_image() -> None:
         assert (ROOT / Path(path).relative_to("/app")).is_file()
 
 
-@pytest.mark.parametrize(
-    "service",
-    [
-        pytest.param(
-            name,
-            marks=[pytest.mark.xfail(reason="the command comes with schedules", strict=True)]
-            if name == "scheduler"
-            else [],
-        )
-        for name in ROLES
-    ],
-)
+@pytest.mark.parametrize("service", ROLES)
 def test_every_command_is_a_real_one(service: str) -> None:
     nightshift = Path(sys.executable).with_name("nightshift")
     if not (ROOT / "cli/main.py").is_file():

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from agent_core.sandbox import Sandbox
-from cli import events
 from cli.client import Client
 from cli.settings import Connection
 from tests.cli.harness import ROOT, Up
@@ -66,7 +65,7 @@ async def run(
     uploaded = [(await client.upload(path))["id"] for path in files or []]
     job = await client.post("/v1/jobs", {"agent": agent, "input": text, "files": uploaded, **more})
     seen = []
-    async with aclosing(events.follow(client, job["id"])) as stream:
+    async with aclosing(client.events(job["id"])) as stream:
         async for event in stream:
             seen.append(event)
             if event["type"] == "approval.requested":

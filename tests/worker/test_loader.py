@@ -11,9 +11,16 @@ import pydantic
 import pytest
 
 from agent_core.patterns import Chain, EvaluatorOptimiser, PlanExecuteValidate, Router
+from jobs.agents import AgentCatalogue
+from jobs.firing import Launcher
+from jobs.keyring import DEFAULT_TENANT
+from jobs.link import RedisLink
+from jobs.schedules import Schedules, declared_id
+from jobs.store import JobStore
 from tests.worker.conftest import lookup, make_agent, pay
 from worker.errors import StartError
-from worker.loader import load_agents, published, rebuild, runnable
+from worker.loader import load, load_agents, published, rebuild, runnable
+from worker.runtime import declare
 
 GOOD = """
     from agent_core import Agent, tool
@@ -43,6 +50,57 @@ def test_agents_come_from_modules_and_files(tmp_path: Path, monkeypatch: pytest.
     found = load_agents(["some_agents_of_a_test", good(tmp_path, "more.py", "from_file")])
     assert sorted(found) == ["from_file", "from_module"]
     assert found["from_file"].tools[0].name == "ping"
+
+
+DECLARES = """
+from agent_core import Schedule
+hourly = Schedule(name="hourly", cron="0 * * * *", agent="a", input="{{{{ scheduled_at }}}}", {more})
+"""
+
+
+def declaring(folder: Path, more: str = "") -> str:
+    source = good(folder, "declares.py")
+    with Path(source).open("a") as file:
+        file.write(DECLARES.format(more=more))
+    return source
+
+
+async def test_schedules_come_with_agents_and_are_declared(tmp_path: Path, link: RedisLink):
+    more = "budget=Budget(usd='0.5'), ends_at=datetime(2099, 1, 1, tzinfo=UTC)"
+    source = declaring(tmp_path, more)
+    Path(source).write_text(
+        f"from datetime import UTC, datetime\nfrom agent_core import Budget\n{Path(source).read_text()}"
+    )
+    loaded = load([source])
+    assert list(loaded.agents) == ["a"]
+    (spec,) = loaded.schedules
+    assert (spec.name, spec.cron, spec.overlap, spec.ends_at) == ("hourly", "0 * * * *", "skip", 4_070_908_800_000)
+    assert (spec.job["agent"], spec.job["budget"]["usd"]) == ("a", "0.5")
+    await AgentCatalogue(link).publish([published(agent) for agent in loaded.agents.values()])
+    await declare(link, loaded.schedules)
+    schedule = await Schedules(link).get(DEFAULT_TENANT, declared_id(DEFAULT_TENANT, "hourly"))
+    row = await Schedules(link).trigger(schedule)
+    job = await Launcher(Schedules(link), JobStore(link), AgentCatalogue(link)).submit(schedule.id, row.slot)
+    assert job is not None
+    assert (job.spec.input, job.budget.usd) == (row.to_json()["scheduled_at"], "0.5")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("timezone='Mars'", "schedule 'hourly': 'Mars' is no time zone"),
+        ("overlap='maybe'", "overlap is 'maybe'; expected one of skip, queue, cancel_previous, allow"),
+        ("concurrency=0", "concurrency is 0; expected a whole number from 1 to 1000"),
+        ("ends_at=3", "ends_at is 3; expected a datetime with a zone"),
+        ("jitter=True", "jitter is True"),
+        ("max_runs=-1", "max_runs is -1"),
+        ("budget=1", "budget is 1; expected a Budget"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused_at_the_start(tmp_path: Path, more: str, said: str):
+    with pytest.raises(StartError) as caught:
+        load([declaring(tmp_path, more)])
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

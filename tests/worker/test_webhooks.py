@@ -370,7 +370,9 @@ async def test_one_that_hangs_delays_no_other(post: Post, receiver: Receiver) ->
             await post.complete()
         running = asyncio.create_task(post.dispatcher(Egress(allow_private=True, seconds=30), most=20).run())
         async with asyncio.timeout(20):
-            while {one.status for one in await post.all(quick)} != {"delivered"}:
+            while len(hangs.received) < MOST_OF_A_LANE or {one.status for one in await post.all(quick)} != {
+                "delivered"
+            }:
                 assert not running.done()
                 await asyncio.sleep(0.01)
         assert len(hangs.received) == MOST_OF_A_LANE
@@ -395,6 +397,35 @@ async def test_what_a_dead_worker_left_is_made_again_with_the_same_id(post: Post
     assert got.headers["webhook-id"] == lost.delivery.id
     assert await post.deliveries.settle(lost, "failed", again_ms=5) is None
     assert (await post.one(endpoint)).status == "delivered"
+
+
+async def test_a_worker_that_stops_gives_back_what_it_was_at(post: Post, receiver: Receiver) -> None:
+    endpoint = await post.endpoint(receiver.url)
+    await post.complete()
+    receiver.silent.set()
+    running = asyncio.create_task(post.dispatcher().run())
+    assert await asyncio.to_thread(receiver.arrived.acquire, timeout=10)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    delivery = await post.one(endpoint)
+    assert (delivery.status, delivery.tries, delivery.log) == ("pending", 0, ())
+    assert (await post.webhooks.get(TENANT, endpoint.id)).failing_ms is None
+    receiver.silent.clear()
+    await post.hasten()
+    assert await post.dispatcher().sweep() == 1
+    assert len({one.headers["webhook-id"] for one in receiver.take()}) == 1
+
+
+async def test_a_claim_that_has_lapsed_settles_nothing(post: Post) -> None:
+    endpoint = await post.endpoint("http://127.0.0.1/")
+    await post.complete()
+    (lost,) = await post.deliveries.claim(10, 0.001)
+    await asyncio.sleep(0.005)
+    (held,) = await post.deliveries.claim(10, 60)
+    assert await post.deliveries.settle(lost, "failed", again_ms=5) is None
+    assert (await post.one(endpoint)).log == ()
+    assert await post.deliveries.claim(10, 60) == []
+    assert await post.deliveries.settle(held, "delivered") is not None
 
 
 async def test_a_live_claim_is_nobody_elses(post: Post) -> None:

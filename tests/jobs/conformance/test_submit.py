@@ -132,3 +132,14 @@ async def test_a_running_job_does_not_expire_but_may_after_it_is_handed_back(dri
     await driver.end(job, attempt, "hand_back")
     await driver.sweep()
     assert await driver.status(job) == "expired"
+
+
+async def test_a_job_that_has_the_id_already_is_the_answer(driver: Driver) -> None:
+    first = await driver.store.submit(TENANT, SPEC, Budget(), job_id="job_1")
+    again = await driver.store.submit(TENANT, replace(SPEC, input="other"), Budget(), job_id="job_1")
+    assert (first.job.id, first.replayed, again.replayed) == ("job_1", False, True)
+    assert again.job.to_json() == first.job.to_json()
+    assert await driver.tickets() == 1
+    assert (await driver.claim_one()).job_id == "job_1"
+    late = await driver.store.submit(TENANT, SPEC, Budget(), job_id="job_1")
+    assert (late.replayed, await driver.tickets()) == (True, 0)

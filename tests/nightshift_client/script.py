@@ -1,0 +1,42 @@
+"""A platform of the tests' own making: answers that are written beforehand, and a clock that pauses move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import httpx2
+
+from nightshift_client import Client, clients, operations, transports
+
+URL = "http://platform.test"
+Answer = Callable[[httpx2.Request], httpx2.Response]
+
+
+class Clock:
+    """Stands in for `time`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.pauses: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@contextmanager
+def client_of(answer: Answer, *, patience: float = 30.0) -> Iterator[tuple[Client, Clock]]:
+    """A blocking client whose requests are answered by a function."""
+    clock, transport = Clock(), httpx2.MockTransport(answer)
+    with (
+        mock.patch.object(operations, "time", clock),
+        mock.patch.object(transports, "time", clock),
+        mock.patch.object(clients, "_options", return_value={"base_url": URL, "transport": transport}),
+        Client(URL, patience=patience) as client,
+    ):
+        yield client, clock
