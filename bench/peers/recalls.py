@@ -38,10 +38,14 @@ class RandomModel:
     most_texts = AT_ONCE
 
     async def embed(self, texts: Sequence[str], purpose: Purpose) -> Vectors:
-        return Vectors([[random.Random(f"{text}{i}").gauss(0, 1) for i in range(SIZE)] for text in texts])
+        return Vectors([vector(random.Random(text)) for text in texts])
 
     async def aclose(self) -> None:
         return None
+
+
+def vector(rng: random.Random) -> list[float]:
+    return [rng.random() - 0.5 for _ in range(SIZE)]
 
 
 def sentence(number: int) -> str:
@@ -63,7 +67,7 @@ async def fill(memory: LongTermMemory, first: int, points: int) -> Json:
         structs = []
         for number in range(start, min(start + AT_ONCE, first + points)):
             made = Memory.new(scope(number), sentence(number), now)
-            vectors: Any = {"text": bm25.of_document(made.text), "random": [rng.gauss(0, 1) for _ in range(SIZE)]}
+            vectors: Any = {"text": bm25.of_document(made.text), "random": vector(rng)}
             structs.append(models.PointStruct(id=made.id, vector=vectors, payload=made.to_payload()))
         upsert = models.UpsertOperation(upsert=models.PointsList(points=structs))
         await memory.store.apply(upsert)

@@ -5,27 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import stat
 import sys
+from pathlib import Path
 
 import httpx2
-import pytest
 import redis
 
 from tests.api.conftest import ADMIN, client_of, submitted, until
 from tests.api.test_events import STREAM
 
 
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def started(redis_url: str, port: int, folder, **changes: str) -> asyncio.subprocess.Process:
-    environment = {
+def environment(redis_url: str, port: int, folder: Path, **changes: str) -> dict[str, str]:
+    return {
         **os.environ,
         "NIGHTSHIFT_REDIS_URL": redis_url,
         "NIGHTSHIFT_PORT": str(port),
@@ -33,8 +25,15 @@ async def started(redis_url: str, port: int, folder, **changes: str) -> asyncio.
         "NIGHTSHIFT_ADMIN_KEY": ADMIN,
         **changes,
     }
-    words = [sys.executable, "-m", "api.main"]
-    return await asyncio.create_subprocess_exec(*words, env=environment, stderr=asyncio.subprocess.PIPE)
+
+
+def command() -> list[str]:
+    return [sys.executable, "-m", "api.main"]
+
+
+async def started(redis_url: str, port: int, folder: Path, **changes: str) -> asyncio.subprocess.Process:
+    given = environment(redis_url, port, folder, **changes)
+    return await asyncio.create_subprocess_exec(*command(), env=given, stderr=asyncio.subprocess.PIPE)
 
 
 async def test_it_serves_until_sigterm_and_then_ends_streams_and_waiting_requests(redis_url, port, tmp_path, echo):

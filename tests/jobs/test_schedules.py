@@ -149,7 +149,7 @@ async def test_what_a_scheduler_leaves_behind_another_submits_once(desk: Desk, s
 
 
 async def test_a_slot_cannot_be_handled_twice_nor_before_its_time(desk: Desk) -> None:
-    schedule = await desk.made_before(HOUR)
+    schedule = await desk.made_before(HOUR, overlap="allow")
     now = await desk.schedules.now()
     found = look(schedule.timing, schedule.cursor_ms, now)
     early = look(schedule.timing, schedule.cursor_ms, now + 5 * HOUR)
@@ -158,6 +158,7 @@ async def test_a_slot_cannot_be_handled_twice_nor_before_its_time(desk: Desk) ->
     assert len(await desk.schedules.handle(schedule, found)) == 1
     assert await desk.schedules.handle(schedule, found) == []
     assert len(await desk.rows(schedule)) == 1
+    assert (await desk.schedules.get(TENANT, schedule.id)).runs == 1
 
 
 async def test_a_queue_goes_on_when_a_run_has_ended(desk: Desk) -> None:

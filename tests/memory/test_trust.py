@@ -226,11 +226,15 @@ SUBJECTS = (
     "the piano lesson", "the market", "the ferry", "the night train", "the newsletter", "the audit", "the board call",
     "the book club", "the swim", "the release", "the survey", "the dentist", "the yoga hour",
 )  # fmt: skip
-CHANGES = (("starts at nine", "starts at ten"), ("is on Monday", "is on Friday"), ("costs 20 euros", "costs 35 euros"))
+CHANGES = (
+    ("starts at nine", "starts at ten from now on"),
+    ("is on Monday", "is on Friday this year"),
+    ("costs 20 euros", "costs 35 euros in all"),
+)
 
 
 async def contradictions(memory: LongTermMemory, clock: Clock, pairs: int) -> tuple[int, int, int]:
-    """Old and new facts, told apart by nothing but time; then superseded; then said again.
+    """Old and new facts, of which the old match a little better; then superseded; then said again.
 
     How often the current one came first each time, and how often a superseded one was shown as current.
     """

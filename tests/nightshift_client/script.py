@@ -1,12 +1,17 @@
-"""A platform of the tests' own making: answers that are written beforehand, and a clock that pauses move."""
+"""A platform of the tests' own making: answers that are written beforehand, and a clock that pauses move. And the check
+of real answers against the types that the client gives them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, get_type_hints, is_typeddict
 from unittest import mock
 
 import httpx2
+import typing_extensions
+from pydantic import TypeAdapter
 
 from nightshift_client import Client, clients, operations, transports
 
@@ -40,3 +45,18 @@ def client_of(answer: Answer, *, patience: float = 30.0) -> Iterator[tuple[Clien
         Client(URL, patience=patience) as client,
     ):
         yield client, clock
+
+
+def check(shape: type, answers: list[Any]) -> None:
+    """Raises pydantic's ValidationError for an answer that is not of the shape."""
+    adapter: TypeAdapter[Any] = TypeAdapter(_readable(shape))
+    for answer in answers:
+        adapter.validate_python(answer, strict=True)
+
+
+def _readable(shape: Any) -> Any:
+    """A TypedDict as pydantic takes it before Python 3.12; anything else as it is."""
+    if not is_typeddict(shape):
+        return shape
+    fields = {name: _readable(hint) for name, hint in get_type_hints(shape, include_extras=True).items()}
+    return typing_extensions.TypedDict(shape.__name__, fields, total=shape.__total__)  # type: ignore[operator]

@@ -53,7 +53,8 @@ def test_agents_come_from_modules_and_files(tmp_path: Path, monkeypatch: pytest.
 
 
 DECLARES = """
-from agent_core import Schedule
+from datetime import UTC, datetime
+from agent_core import Budget, Schedule
 hourly = Schedule(name="hourly", cron="0 * * * *", agent="a", input="{{{{ scheduled_at }}}}", {more})
 """
 
@@ -67,11 +68,7 @@ def declaring(folder: Path, more: str = "") -> str:
 
 async def test_schedules_come_with_agents_and_are_declared(tmp_path: Path, link: RedisLink):
     more = "budget=Budget(usd='0.5'), ends_at=datetime(2099, 1, 1, tzinfo=UTC)"
-    source = declaring(tmp_path, more)
-    Path(source).write_text(
-        f"from datetime import UTC, datetime\nfrom agent_core import Budget\n{Path(source).read_text()}"
-    )
-    loaded = load([source])
+    loaded = load([declaring(tmp_path, more)])
     assert list(loaded.agents) == ["a"]
     (spec,) = loaded.schedules
     assert (spec.name, spec.cron, spec.overlap, spec.ends_at) == ("hourly", "0 * * * *", "skip", 4_070_908_800_000)

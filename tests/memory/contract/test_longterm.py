@@ -109,6 +109,16 @@ async def test_two_rivals_in_a_slot_leave_one(memory: LongTermMemory) -> None:
         assert {each.superseded_by for each in kept if each is not current} <= {each.id for each in kept}
 
 
+async def test_a_rival_that_comes_late_with_an_earlier_word_does_not_win(
+    memory: LongTermMemory, qdrant: AsyncQdrantClient, collection: str, clock: Clock
+) -> None:
+    slow = LongTermMemory(qdrant, collection=collection, clock=lambda: clock.now - timedelta(seconds=9))
+    oslo = await memory.remember(ADA, "Ada lives in Oslo.", slot="user.city")
+    rome = await slow.remember(ADA, "Ada lives in Rome.", slot="user.city")
+    assert rome.superseded_by == oslo.id
+    assert await memory.get_user_facts(ADA) == {"user.city": oslo.text}
+
+
 async def test_superseding_by_id_and_its_history(memory: LongTermMemory) -> None:
     first = await memory.remember(ADA, "Works at Initech.", importance=0.7)
     second = await memory.supersede(ADA, first.id, "Works at Globex.")

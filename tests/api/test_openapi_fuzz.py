@@ -1,0 +1,126 @@
+"""schemathesis over the OpenAPI description, against the API as a process: nothing that it makes up, right or wrong,
+is a fault of ours, and every answer is one that the description promises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.api.conftest import ADMIN, client_of, until
+from tests.api.test_isolation import theirs
+from tests.api.test_process import command, environment
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+LEFT_OUT = {
+    "PUT /v1/kill_switch": "once it is on, 503 is the right answer to the rest",
+}
+AUTHORIZED = {"Authorization": f"Bearer {ADMIN}"}
+
+
+@dataclass
+class Running:
+    """The process under test: where it listens, what there is in it, and where its log goes."""
+
+    url: str
+    ids: dict[str, str]
+    log: Path
+
+
+@pytest.fixture
+async def running(redis_url, port, tmp_path, echo, worker, link) -> AsyncIterator[Running]:
+    log = tmp_path / "api.log"
+    url = f"http://127.0.0.1:{port}"
+    with log.open("wb") as stderr:
+        where = environment(redis_url, port, tmp_path / "data")
+        process = await asyncio.create_subprocess_exec(*command(), env=where, stderr=stderr)
+    try:
+        async with client_of(url) as client:
+
+            async def ready() -> bool:
+                with contextlib.suppress(httpx2.TransportError):
+                    return (await client.get("/readyz")).status_code == 200
+                return False
+
+            await until(ready)
+            yield Running(url, await theirs(client, worker, link), log)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def fuzz(running: Running, examples: int) -> int:
+    """Sends up to so many right requests, and as many wrong ones, to every operation; how many it sent."""
+    sent = 0
+    session = requests.Session()
+    schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        if operation.label in LEFT_OUT:
+            continue
+        for mode in GenerationMode:
+
+            @given(case=operation.as_strategy(mode), of_ours=st.booleans())
+            @settings(
+                max_examples=examples,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                phases=(Phase.generate,),
+                suppress_health_check=list(HealthCheck),
+            )
+            def send(case: Case, of_ours: bool) -> None:
+                nonlocal sent
+                sent += 1
+                if of_ours:
+                    _name_what_there_is(case, running.ids)
+                case.call_and_validate(running.url, session, AUTHORIZED, CHECKS, timeout=40)
+
+            with contextlib.suppress(Unsatisfiable):  # nothing can be wrong about it
+                send()
+    return sent
+
+
+def _name_what_there_is(case: Case, ids: dict[str, str]) -> None:
+    for name in case.path_parameters or {}:
+        case.path_parameters[name] = ids.get(name, case.path_parameters[name])
+    if "wait" in (case.query or {}):
+        case.query["wait"] = 0
+    if isinstance(case.body, dict) and "agent" in case.body and case.path != "/v1/run":  # which would wait for it
+        case.body["agent"] = "echo"
+
+
+async def test_what_is_made_up_of_the_description_is_answered_as_described(running):
+    began = time.time()
+    sent = await asyncio.to_thread(fuzz, running, 3)
+    print(sent, time.time() - began)
+    assert sent > 200
+    log = running.log.read_text()
+    assert "request failed" not in log
+    assert ADMIN not in log
