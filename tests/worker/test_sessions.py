@@ -30,7 +30,7 @@ ROUND = 4
 SCOPE = SessionScope(TENANT, "s")
 BROKEN = ModelError("invalid_request", "no", retryable=False, billed=False)
 TOO_MUCH = says("\n".join(f"{section}\n{'x' * WINDOW}" for section in SECTIONS))
-FAILURES = [BROKEN, says(""), TOO_MUCH, says("internal server error")]
+FAILURES: list[Json | ModelError] = [BROKEN, says(""), TOO_MUCH, says("internal server error")]
 
 
 class Teller:
