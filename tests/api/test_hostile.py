@@ -352,6 +352,10 @@ async def test_a_cursor_that_someone_made_up_is_refused_by_every_list(api, echo)
 
 
 async def test_every_answer_has_the_security_headers(api, echo):
+    assert {name for name, _ in SECURITY_HEADERS} == {
+        b"x-content-type-options", b"content-security-policy", b"referrer-policy", b"cross-origin-resource-policy",
+        b"cache-control",
+    }  # fmt: skip
     for path in ("/healthz", "/v1/jobs", "/v1/nothing", "/openapi.json", "/metrics", "/docs"):
         headers = (await api.get(path)).headers
         for name, value in SECURITY_HEADERS:
