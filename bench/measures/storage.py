@@ -98,7 +98,14 @@ def weigh(client: redis.Redis, job_id: str) -> int:
 
 async def _run(link: RedisLink, folder: Path) -> list[int]:
     store = JobStore(link)
-    agent = Agent(name="reader", instructions="Read all pages.", model="claude-sonnet-5-5", tools=[look])
+    # a window in which nothing need be summed up: what is measured is a history that stays
+    agent = Agent(
+        name="reader",
+        instructions="Read all pages.",
+        model="claude-sonnet-5-5",
+        tools=[look],
+        context_window=10_000_000,
+    )
     await SessionMemory(link).append(SessionScope(TENANT, "long"), 0, _history())
     script = [calls(("look", {"page": page})) for page in range(STEPS)]
     model = Weighing([*[says("")] * (_turns_before()), *script, says("done")], link.client)

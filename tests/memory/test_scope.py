@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
 
@@ -105,9 +105,9 @@ def test_a_scope_cannot_be_changed() -> None:
 
 
 @settings(deadline=None)
-@given(scopes, scopes, st.text(min_size=1), st.text(min_size=1))
-def test_ids_are_of_one_scope(one, other, text, other_text) -> None:
-    assume(one != other)
+@given(st.lists(scopes, min_size=2, max_size=2, unique=True), st.text(min_size=1), st.text(min_size=1))
+def test_ids_are_of_one_scope(two, text, other_text) -> None:
+    one, other = two
     assert point_id(one, "semantic", text) != point_id(other, "semantic", text)
     assert point_id(one, "semantic", text) != point_id(other, "semantic", other_text)
     assert point_id(one, "semantic", text) != point_id(one, "episodic", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -194,6 +195,8 @@ async def test_what_is_no_stream_of_events_is_said_to_be_none(collect: Collect) 
 
 async def test_whoever_leaves_early_leaves_no_connection_open() -> None:
     gone = asyncio.Event()
+    kept: list[object] = []
+    sys.set_asyncgen_hooks(finalizer=kept.append)  # or the collector would close what we forgot
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + sse(event(1)))

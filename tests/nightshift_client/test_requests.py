@@ -149,6 +149,13 @@ def test_lists_are_read_page_by_page_as_they_are_iterated() -> None:
     assert asked == [filters, {**filters, "after": "2"}, {**filters, "after": "4"}]
 
 
+def test_what_is_not_asked_for_is_not_sent() -> None:
+    said = Said([httpx2.Response(200, json={"data": [], "has_more": False})])
+    with client_of(said) as (client, _):
+        assert list(client.usage(by="day", first="2026-11-01")) == []
+    assert dict(said.asked[0].url.params) == {"by": "day", "from": "2026-11-01"}
+
+
 def test_waiting_asks_again_until_the_job_settles_or_time_is_up() -> None:
     statuses = iter(["queued", "running", "requires_action"])
     said: list[httpx2.Request] = []
