@@ -54,7 +54,8 @@ def test_a_key_of_the_environment_goes_to_the_api_alone(tmp_path: Path):
     try:
         up.wait_until_up()
         seen = {role: {n for n in keys if n in child.environ()} for role, child in up.children().items()}
-        assert seen == {"redis": set(), "api": {"NIGHTSHIFT_ADMIN_KEY"}, "worker": {"ANTHROPIC_API_KEY"}}
+        given = {"api": {"NIGHTSHIFT_ADMIN_KEY"}, "worker": {"ANTHROPIC_API_KEY"}}
+        assert seen == {"redis": set(), "scheduler": set(), **given}
     finally:
         up.close()
 
@@ -136,7 +137,7 @@ def test_sigterm_ends_it_in_good_order_and_what_was_done_is_kept(tmp_path: Path)
         assert "SIMULATED MODEL: no key in ANTHROPIC_API_KEY" in banner
         assert "agents  analyst" in banner
         key, children = first.key, list(psutil.Process(first.process.pid).children(recursive=True))
-        assert len(children) == 5
+        assert len(children) == 6
         words = ("submit", "analyst", HELLO, "--wait", "--json", "--data-dir", first.data_dir)
         job = nightshift(*words, cwd=tmp_path).json
         assert job["status"] == "completed"
