@@ -92,6 +92,8 @@ def _handler(receiver: Unreliable) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
+            if len(body) < int(self.headers["content-length"]):
+                return  # its worker was killed while it sent this
             headers, luck = {name.lower(): value for name, value in self.headers.items()}, receiver.chance.random()
             hangs, fails = luck < receiver.hangs, luck < receiver.hangs + receiver.fails
             receiver.got.append(Got(self.path, headers, body, not fails, time.time()))
