@@ -27,6 +27,8 @@ MOST_IN_A_PAGE = 1000
 AT_ONCE = 25
 """Events that a stream reads from the journal before they are sent: what it holds for a reader that is slow."""
 HEARTBEAT_SECONDS = 15
+ENDING_SECONDS = 5.0
+"""How long a stream may take to end by itself when the server stops, before it is cut off in the middle."""
 RESET = "reset"
 """Tells a client that is too slow that it missed live events; it comes back with Last-Event-ID."""
 WHOLE_REPLY = frozenset({"model.completed", "model.failed"})
@@ -90,6 +92,7 @@ async def _stream(services: Services, job: Job, point: str) -> Response:
         ping=HEARTBEAT_SECONDS,
         ping_message_factory=lambda: ServerSentEvent(comment="heartbeat"),
         sep="\n",
+        shutdown_grace_period=ENDING_SECONDS,
     )
 
 
