@@ -8,9 +8,11 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .PHONY: help install demo up test check bench chaos lint format types imports lock clean
 
-# The first Python that runs and is new enough (a version manager's shim may be on PATH and fail).
+# The first Python that runs and is new enough (a version manager's shim may be on PATH and fail). In an environment that
+# is active it is the one that it was made from: the environment may have no pip.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
-  "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+  "$$p" -c 'import sys; sys.version_info < (3, 11) and sys.exit(1); print(sys._base_executable)' 2>/dev/null \
+  && break; done)
 
 # More options for the command behind a target: make demo ARGS="--file sales.csv", make test ARGS="-k ledger".
 ARGS ?=

@@ -92,7 +92,7 @@ class Agent:
     def __post_init__(self) -> None:
         self._check(_is_name(self.name), "name", A_NAME)
         self._check(_is_text(self.instructions), "instructions", "a text")
-        self._check(_is_text(self.model), "model", "the id of a model")
+        self._check(_is_target(self.model), "model", "the id of a model, or model@server")
         self._check(isinstance(self.description, str), "description", "a text, or an empty one")
         self._check(_is_count(self.max_tokens), "max_tokens", "a whole number above 0")
         self._check(_is_name(self.pool), "pool", A_NAME)

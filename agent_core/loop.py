@@ -124,7 +124,7 @@ async def _steps(
     while True:
         held_up = await run_tools(state, using, turn.agent.parallel_tools)
         if isinstance(held_up, Refusal):
-            return _at_limit(state, held_up)
+            return _at_limit(state, turn, held_up)
         if held_up:
             return held_up
         if ended := await _advance(state, turn, output) or _limit(state, budget):
@@ -141,7 +141,7 @@ async def _ask(state: State, turn: Turn, *, last: bool) -> Outcome | None:
         waiting = await make_room(state, turn)
         reply = waiting or await take_turn(state, turn, last=last)
     except BudgetError as exc:
-        return _at_limit(state, exc.refusal)
+        return _at_limit(state, turn, exc.refusal)
     except ModelError as exc:
         if exc.code != "context_window":
             raise
@@ -176,7 +176,7 @@ def _answered(state: State, agent: Agent, output: Output | None) -> StateChanged
         if state.repairs < MOST_REPAIRS and not state.final:
             return StateChanged(state.phase, state.step, "repair", REPAIR.format(problems="\n- ".join(exc.problems)))
         detail = f"the answer does not fit what was asked for: {exc}"
-        return Stopped("validation_failed", detail, state.last_text(), refusal=None)
+        return Stopped("validation_failed", detail, state.last_text())
     move = agent.pattern.after(state, answer, _schema(output))
     if isinstance(move, Completed) and output is not None and isinstance(move.output, str):
         return Completed(output.parse(move.output))  # the answer of an earlier phase, which was found to fit
@@ -187,9 +187,9 @@ def _schema(output: Output | None) -> Json | None:
     return None if output is None else output.schema
 
 
-def _at_limit(state: State, refusal: Refusal) -> Stopped | Held | Deferred:
+def _at_limit(state: State, turn: Turn, refusal: Refusal) -> Stopped | Held | Deferred:
     if refusal.busy:
-        return Deferred(Backoff().deferral, BUDGET_BUSY, refusal.detail)
+        return Deferred(turn.backoff.deferral, BUDGET_BUSY, refusal.detail)
     if refusal.at_limit == "pause":
         return Held(refusal)
     return Stopped("budget_exceeded", refusal.detail, state.last_text(), refusal.unit, refusal)

@@ -17,8 +17,12 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """The target of `model` or `model@server`. Raises ValueError."""
-        model, at, server = text.rpartition("@") if "@" in text else (text, "", "")
+        """The target of `model` or `model@server`. An `@` before a digit is part of the model's id, as in those that
+        end in a date. Raises ValueError.
+        """
+        model, at, server = text.rpartition("@")
+        if not at or server[:1].isdigit():
+            model, at, server = text, "", ""
         if not model.strip() or (at and not SERVER.fullmatch(server)):
             raise ValueError(f"{text!r} is no target; expected a model's id, or model@server")
         return cls(model, server)

@@ -49,10 +49,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A transition that was made. `following` is the next job of the session, when this one's end lets it run;
-    `orphans` is how many of its children go on although it has ended.
-    """
+    """A transition that was made. `following` is the next job of the session, when this one's end lets it run."""
 
     entry_id: str
     following: str | None = None
-    orphans: int = 0

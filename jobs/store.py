@@ -316,10 +316,10 @@ class JobStore:
                         await self.release(following)
                 if verdict[3]:
                     await self._cancel_after_all(replace(job, status=TRANSITIONS[action].target))
-                if parent := verdict[5].decode():
+                if parent := verdict[4].decode():
                     await self.undefer(parent)
                     await self.release(parent)
-                return Moved(verdict[1].decode(), following, int(verdict[4]))
+                return Moved(verdict[1].decode(), following)
             case b"alive":
                 return None
             case b"stale":

@@ -265,7 +265,7 @@ class MemoryStore:
         if "cancel" in record and status == "running" and transition.target != "queued":
             with suppress(ConflictError):
                 await self.move(job, "cancel", {"stop_reason": "cancelled"}, stop_reason="cancelled")
-        return Moved(entry, following, len(open_children) if transition.ends else 0)
+        return Moved(entry, following)
 
     def _note(self, job_id: str, record: Record, stop_reason: str | None, hold: Hold | None, *, lost: bool) -> None:
         """Writes down why the job comes to its new status."""

@@ -40,7 +40,6 @@ from agent_core.redaction import Redactor
 from agent_core.tools import ToolContext
 from agent_core.types import Json
 from jobs import keys
-from jobs.actions import cancel_children
 from jobs.batches import LONGEST_MS, BatchWaits
 from jobs.budgets import Budgets
 from jobs.errors import NotFoundError
@@ -331,10 +330,7 @@ class Executor:
                 log.warning("lease lost: another attempt owns the job", job=job.id, attempt=job.attempts)
 
     async def _end(self, job: Job, attempt: Attempt, action: str, data: Json) -> None:
-        """Makes the move that ends the job, and ends what it started and did not wait for."""
-        moved = await self._store.move(job, action, data, attempt=attempt, stop_reason=data["stop_reason"])
-        if moved is not None and moved.orphans:
-            await cancel_children(self._store, job)
+        await self._store.move(job, action, data, attempt=attempt, stop_reason=data["stop_reason"])
         self.ended["successful" if action == "complete" else "failed"] += 1
         shutil.rmtree(self._workspaces / job.id, ignore_errors=True)
         self._stats.observe("job_duration_seconds", max(0.0, time.time() - (job.started_ms or job.created_ms) / 1000))

@@ -20,7 +20,7 @@
 --       23 '1': it waits for its children  24 what the job asks of people (JSON list of `id`, `ms`, `text`;
 --       '' for nothing)  25 names for approvals.lua (JSON)  26 names for outbox.lua (JSON)  27.. pairs of record field and value
 -- returns {'moved', id of the entry, next job of the session or '', 1: a cancel that was asked for is still to be made,
---           how many children of an ended job have not, the parent that waits for none any more or ''}
+--           the parent that waits for none of its children any more or ''}
 --       | {'refused', status} | {'stale'} | {'missing'} | {'alive'} the lease has not ended
 --       | {'undecided', number of approvals that it still waits for}
 local record = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'since_ms', 'session_id', 'created_ms', 'cancel', 'open', 'tenant', 'webhook')
@@ -105,7 +105,7 @@ if known then
   redis.call('HSET', KEYS[14], 'status', words, 'worker_name', '')
 end
 
-local following, orphans, reunited = '', 0, ''
+local following, reunited = '', ''
 local parent = ARGV[20] ~= '' and redis.call('HMGET', KEYS[20], 'attempt', 'awaits_children', 'ended_ms', 'webhook') or {}
 local function tell_parent(type)
   if not parent[1] or parent[3] then return end
@@ -136,8 +136,7 @@ elseif ended[target] then
     redis.call('LREM', KEYS[9], 1, ARGV[1])
     following = redis.call('LINDEX', KEYS[9], 0) or ''
   end
-  orphans = redis.call('SCARD', KEYS[23])
-  if orphans > 0 then redis.call('SADD', KEYS[24], ARGV[1]) end
+  if redis.call('EXISTS', KEYS[23]) == 1 then redis.call('SADD', KEYS[24], ARGV[1]) end
   if ARGV[20] ~= '' and redis.call('SREM', KEYS[22], ARGV[1]) == 1 then
     tell_parent('child.completed')
     if redis.call('SCARD', KEYS[22]) == 0 then
@@ -155,4 +154,4 @@ elseif ended[target] then
 end
 redis.call('PUBLISH', ARGV[7], '')
 local unmade = record[7] and status == 'running' and target ~= 'queued' and not ended[target]
-return { 'moved', entry, following, unmade and 1 or 0, orphans, reunited }
+return { 'moved', entry, following, unmade and 1 or 0, reunited }

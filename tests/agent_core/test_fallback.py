@@ -207,6 +207,8 @@ async def test_a_single_target_is_asked_whatever_its_breaker_says() -> None:
     [
         ("claude-haiku-4-5", Target("claude-haiku-4-5")),
         ("local@second", Target("local", "second")),
+        ("claude-haiku-4-5@20251001", Target("claude-haiku-4-5@20251001")),
+        ("claude-haiku-4-5@20251001@second", Target("claude-haiku-4-5@20251001", "second")),
         ("org/model@v2@my-server_2", Target("org/model@v2", "my-server_2")),
     ],
 )

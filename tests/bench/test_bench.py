@@ -22,7 +22,7 @@ ASKED = {
     "ledger": {"worker", "Redis"},
     "money": {"reserve and settle, of a model call's CPU", "round trips of reserve and settle", "a model call"},
     "storage": {"steps 80 to 100 against 20 to 40", "a step, from step 80 to 100"},
-    "memory": {"recall, 2,000 points, 4 processes, p95 of the slowest"},
+    "memory": {"recall, 1,000 points, 4 processes, p95 of the slowest"},
     "takeover": {"lease of 2 s: p50", "lease of 2 s: p99 in leases"},
 }
 

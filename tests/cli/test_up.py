@@ -170,8 +170,8 @@ def test_a_job_of_an_agent_from_here_is_drained_before_the_end(tmp_path: Path):
         slow = script({"text": "It took a while.", "latency": 1.5})
         job = nightshift("submit", "greeter", slow, "--data-dir", up.data_dir, cwd=tmp_path).out.strip()
         with Client(up.url, up.key) as client:  # a command of its own takes longer than the job may
-            while client.get(job)["status"] != "running":
-                pass
+            while (status := client.get(job)["status"]) != "running":
+                assert status == "queued"
         assert up.signal(signal.SIGTERM) == 0
     finally:
         up.close()

@@ -18,6 +18,7 @@ from jobs.records import Job, JobSpec
 from tests.worker.conftest import LEASE, TENANT, WORKER, Bench, hang, make_agent
 from worker.children import DEEPEST
 from worker.executor import Attempted
+from worker.reaper import Reaper
 
 LEAD = make_agent(name="lead", tools=[hang], auto_approve=[], agents=["clerk", "lead"])
 CLERK = make_agent(name="clerk", tools=[], auto_approve=[], budget=Budget(usd="0.5"))
@@ -128,6 +129,7 @@ async def test_a_limit_that_ends_the_parent_ends_its_children(office: Office) ->
     parent = await office.run(calls(TWO[0], ("hang", {})))
     assert (parent.status, parent.stop_reason) == ("failed", "timeout")
     (started,) = [line for line in await office.store.lines(parent_id) if line.type == "child.started"]
+    await Reaper(office.store, office.bench.stats, LEASE).sweep()
     assert (await office.bench.job(started.data["job_id"])).status == "cancelled"
 
 

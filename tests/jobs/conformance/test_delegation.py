@@ -186,9 +186,7 @@ async def test_children_that_are_left_are_cancelled_to_the_last_generation(drive
     assert running.id == first.id
     grandchild = await bear(driver, running, "aa")
     await wait(driver, running, held)
-    moved = await driver.store.move(parent, "complete", attempt=attempt)
-    assert moved is not None
-    assert moved.orphans == 2
+    await driver.store.move(parent, "complete", attempt=attempt)
     assert await orphans(driver) == [parent.id]
     await actions.cancel_children(driver.store, await driver.get(parent))
     assert [await driver.status(job) for job in (first, second, grandchild)] == ["cancelled"] * 3
