@@ -16,6 +16,7 @@ from agent_core.compaction import make_room
 from agent_core.defaults import AlwaysClosed
 from agent_core.entries import StateChanged
 from agent_core.errors import BudgetError, ModelError
+from agent_core.messages import tool_uses
 from agent_core.outcomes import Batched, Completed, Deferred, Held, Outcome, Paused, Refusal, Stopped
 from agent_core.outputs import Output, OutputError
 from agent_core.ports import Approver, Breakers, Events, Journal, Model
@@ -127,7 +128,7 @@ async def _steps(
             return _at_limit(state, turn, held_up)
         if held_up:
             return held_up
-        if ended := await _advance(state, turn, output) or _limit(state, budget):
+        if ended := await _advance(state, turn, using.registry, output) or _limit(state, budget):
             return ended
         if turn.journal.pause_requested():
             return Paused()
@@ -149,14 +150,16 @@ async def _ask(state: State, turn: Turn, *, last: bool) -> Outcome | None:
     return reply if isinstance(reply, Batched | Deferred) else None
 
 
-async def _advance(state: State, turn: Turn, output: Output | None) -> Completed | Stopped | None:
+async def _advance(state: State, turn: Turn, registry: Registry, output: Output | None) -> Completed | Stopped | None:
     """Draws the conclusion of where the state stands: the end of the run, or what leads on, recorded."""
     schema = _schema(output)
     if state.step == 0 and not state.phase and (opening := turn.agent.pattern.opening(schema)):
         await commit(state, turn.journal, opening)
         return None
-    move = _ending(state, turn.agent) or circling(state)
-    if isinstance(move, Completed):
+    move: StateChanged | Completed | Stopped | None
+    if (result := _final_result(state, registry)) is not None:
+        move = _concluded(state, result, output)
+    elif isinstance(move := _ending(state, turn.agent) or circling(state), Completed):
         move = _answered(state, turn.agent, output)
     if isinstance(move, StateChanged):
         await commit(state, turn.journal, move)
@@ -173,14 +176,34 @@ def _answered(state: State, agent: Agent, output: Output | None) -> StateChanged
     try:
         answer = text if expected is None else expected.parse(text)
     except OutputError as exc:
-        if state.repairs < MOST_REPAIRS and not state.final:
-            return StateChanged(state.phase, state.step, "repair", REPAIR.format(problems="\n- ".join(exc.problems)))
-        detail = f"the answer does not fit what was asked for: {exc}"
-        return Stopped("validation_failed", detail, state.last_text())
+        return _unfit(state, exc, state.last_text())
     move = agent.pattern.after(state, answer, _schema(output))
     if isinstance(move, Completed) and output is not None and isinstance(move.output, str):
         return Completed(output.parse(move.output))  # the answer of an earlier phase, which was found to fit
     return move
+
+
+def _final_result(state: State, registry: Registry) -> str | None:
+    """The first result of a final tool, in the order of the last reply, once all its calls have theirs."""
+    calls = next((tool_uses(message) for message in reversed(state.messages) if message["role"] == "assistant"), [])
+    if not all(call["id"] in state.results for call in calls):
+        return None
+    results = [state.results[call["id"]] for call in calls]
+    return next((each.content for each in results if registry.final(each.name) and not each.is_error), None)
+
+
+def _concluded(state: State, result: str, output: Output | None) -> StateChanged | Completed | Stopped:
+    """What follows the result of a final tool, whatever the agent's pattern had in mind."""
+    try:
+        return Completed(result if output is None else output.parse(result))
+    except OutputError as exc:
+        return _unfit(state, exc, result)
+
+
+def _unfit(state: State, fault: OutputError, answer: str | None) -> StateChanged | Stopped:
+    if state.repairs < MOST_REPAIRS and not state.final:
+        return StateChanged(state.phase, state.step, "repair", REPAIR.format(problems="\n- ".join(fault.problems)))
+    return Stopped("validation_failed", f"the answer does not fit what was asked for: {fault}", answer)
 
 
 def _schema(output: Output | None) -> Json | None:

@@ -106,6 +106,11 @@ class Registry:
         found = self._tools.get(name)
         return found is not None and found.repeatable
 
+    def final(self, name: str) -> bool:
+        """Whether the result of a call that succeeds is the run's answer."""
+        found = self._tools.get(name)
+        return found is not None and found.final
+
     def reconcilable(self, name: str) -> bool:
         """Whether a tool can be asked what became of a call."""
         found = self._tools.get(name)

@@ -232,7 +232,7 @@ class State:
         if calls := self._last_calls():
             self._append({"role": "user", "content": [self._result(call["id"]) for call in calls]})
         self._append({"role": "user", "content": text})
-        self.stop_reason = None
+        self.stop_reason, self.results = None, {}
 
     def reopen(self) -> None:
         """Takes back a last reply that ended the run, so that the turn is taken again: what a retry begins with.

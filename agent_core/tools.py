@@ -61,6 +61,8 @@ class Tool:
     max_result_chars: int | None = None
     price_usd: str | None = None
     retries: int = 0
+    final: bool = False
+    """The result of a call that succeeds is the run's answer."""
     pin: str | None = None
     """Of an MCP server's tool: the fingerprint of what the server said of it."""
 
@@ -84,6 +86,7 @@ class Tool:
             "max_result_chars": self.max_result_chars,
             "price_usd": self.price_usd,
             "retries": self.retries or None,
+            "final": self.final or None,
             "pin": self.pin,
         }
         return {**found, **{k: v for k, v in special.items() if v is not None}}  # others keep their hash
@@ -103,6 +106,7 @@ def tool(
     max_result_chars: int | None = ...,
     price_usd: str | None = ...,
     retries: int = ...,
+    final: bool = ...,
     name: str | None = ...,
 ) -> Callable[[ToolFunction], Tool]: ...
 
@@ -118,6 +122,7 @@ def tool(
     max_result_chars: int | None = None,
     price_usd: str | None = None,
     retries: int = 0,
+    final: bool = False,
     name: str | None = None,
 ) -> Tool | Callable[[ToolFunction], Tool]:
     """Makes a function, async or not, a tool.
@@ -130,9 +135,10 @@ def tool(
     `max_result_chars` characters (None: the agent's) is kept as an artifact, and the model sees a preview. `price_usd`
     is what each call costs, as a decimal string: it is reserved before the call and stands in the ledger. `retries`
     is how often a call is tried again, after growing and jittered waits, when it failed with a retryable ToolError or
-    its `timeout`, which is that of one try; it is for tools that read or are idempotent. A function that is not async
-    runs in a thread, which a timeout or a cancellation leaves running. A parameter is described by a text in its
-    `Annotated` or by the docstring's Args. Raises DefinitionError when the function cannot be a tool.
+    its `timeout`, which is that of one try; it is for tools that read or are idempotent. With `final`, the result of a
+    call that succeeds is the run's answer, and the model is not asked again. A function that is not async runs in a
+    thread, which a timeout or a cancellation leaves running. A parameter is described by a text in its `Annotated` or
+    by the docstring's Args. Raises DefinitionError when the function cannot be a tool.
     """
 
     def decorate(fn: ToolFunction) -> Tool:
@@ -165,6 +171,7 @@ def tool(
             max_result_chars=max_result_chars,
             price_usd=price_usd,
             retries=retries,
+            final=final,
             function=fn,
             validated=sdk.call,
             reconcilable=reconcile is not None,

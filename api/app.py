@@ -27,6 +27,7 @@ from api.routes import (
     job_actions,
     keys,
     kill_switch,
+    limits,
     schedules,
     sessions,
     usage,
@@ -41,6 +42,7 @@ from jobs.estimate import Estimator
 from jobs.files import FileStore
 from jobs.keyring import Keyring
 from jobs.kill_switch import KillSwitches
+from jobs.limits import LimitBook
 from jobs.link import RedisLink, connect
 from jobs.store import JobStore
 
@@ -90,6 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(webhooks.router, prefix="/v1")
     app.include_router(schedules.router, prefix="/v1")
     app.include_router(sessions.router, prefix="/v1")
+    app.include_router(limits.router, prefix="/v1")
     app.include_router(health.router)
     app.router.routes.append(Route("/mcp", mcp, include_in_schema=False))
     if find_spec("a2a"):  # the extra of that name
@@ -122,6 +125,7 @@ def _services(settings: Settings) -> Services:
         store=store,
         agents=agents,
         keyring=Keyring(link, settings.admin_key.get_secret_value() if settings.admin_key else None),
+        limits=LimitBook(link),
         files=files,
         guard=guard,
         intake=Intake(store, agents, files, guard, settings.webhook_allow_private),

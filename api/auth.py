@@ -11,7 +11,7 @@ from fastapi.security.base import SecurityBase
 
 from api.deps import Services
 from api.errors import RefusedError
-from jobs.keyring import Principal, Scope
+from jobs.keyring import BOOTSTRAP, Principal, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,14 @@ class Caller:
         """Raises RefusedError: 403 when the key lacks the scope."""
         if not self.key.may(scope):
             raise RefusedError(403, "missing_scope", f"the API key lacks the scope {scope}")
+
+    def tenant_named(self, named: str | None) -> str:
+        """The tenant that a request names, the key's own for None. Raises RefusedError: 403 when the key may not."""
+        if named is None or named == self.tenant:
+            return self.tenant
+        if self.key.key_id != BOOTSTRAP:
+            raise RefusedError(403, "foreign_tenant", "only the bootstrap key may name another tenant")
+        return named
 
 
 class Authorized(SecurityBase):

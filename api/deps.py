@@ -16,6 +16,7 @@ from jobs.estimate import Estimator
 from jobs.files import FileStore
 from jobs.keyring import Keyring
 from jobs.kill_switch import KillSwitches
+from jobs.limits import LimitBook
 from jobs.link import RedisLink
 from jobs.store import JobStore
 
@@ -29,6 +30,7 @@ class Services:
     store: JobStore
     agents: AgentCatalogue
     keyring: Keyring
+    limits: LimitBook
     files: FileStore
     guard: Guard
     intake: Intake

@@ -9,6 +9,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 
 from api.schedules import ScheduleView, SlotView
+from api.tenants import KeyView, LimitsView, NewKey
 from api.views import (
     AgentDetail,
     AgentView,
@@ -21,11 +22,9 @@ from api.views import (
     FileView,
     Health,
     JobView,
-    KeyView,
     KillSwitchView,
     LedgerRow,
     McpServerView,
-    NewKey,
     Page,
     Problem,
     ScopeBudgetView,
@@ -79,6 +78,8 @@ MCP_SERVER = _ok(McpServerView, "The server as it is now.")
 MCP_SERVERS = _ok(Page[McpServerView], "By name.")
 KEY_MADE = _ok(NewKey, "The key; its secret is shown this once.", 201)
 KEYS = _ok(Page[KeyView], "The oldest first.")
+LIMITS = _ok(LimitsView, "The limits of the scope as they are now.")
+ALL_LIMITS = _ok(Page[LimitsView], "Those of the tenant, then those of its agents by name.")
 KILL_SWITCH = _ok(KillSwitchView, "The switch as it is now; when it was turned off, what its evidence came to.")
 KILL_SWITCHES = _ok(Page[KillSwitchView], "Those that are on.")
 SCHEDULE_MADE = _ok(ScheduleView, "The schedule.", 201) | _ok(ScheduleView, "What it would be; nothing is saved.")

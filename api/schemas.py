@@ -13,7 +13,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from agent_core.schemas import check_schema
 from agent_core.types import AtLimit, micros, usd
 from jobs.budgets import Period
-from jobs.keyring import Scope
 from jobs.outbox import DISABLED, EVENTS
 from jobs.records import Priority, Service
 from jobs.webhooks import OVERLAP_SECONDS
@@ -27,7 +26,6 @@ SWITCH_SCOPE = re.compile(r"global|tenant|agent:[A-Za-z][A-Za-z0-9_-]{0,63}")
 LONGEST_SCOPE = 136
 """A kind, a colon and a `Word`."""
 PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
-TenantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 FileId = Annotated[str, Field(pattern=r"^file_[0-9a-f]{1,64}$")]
 Word = Annotated[str, Field(min_length=1, max_length=128, pattern=PRINTABLE)]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=PRINTABLE)]
@@ -355,14 +353,6 @@ class ScopeBudgetIn(Strict):
     tokens: Annotated[int, Field(ge=1, le=10**12)] | None = None
     period: Period = "total"
     at_limit: AtLimit = "stop"
-
-
-class KeyIn(Strict):
-    """A key to make. Only the bootstrap key may name another tenant."""
-
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=PRINTABLE)]
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=10)]
-    tenant: TenantName | None = None
 
 
 ListedDelivery = Literal["pending", "delivered", "failed", "dropped"]

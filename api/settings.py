@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from jobs.settings import CommonSettings
+from jobs.settings import MemorySettings
 
 
-class Settings(CommonSettings):
+class Settings(MemorySettings):
     """`metrics` serves `/metrics`, which needs no key; `docs` serves the interactive documentation at `/docs`.
 
     `max_connections` may be open at once; one more is answered with 503.

@@ -345,23 +345,6 @@ class VersionView(BaseModel):
     current: bool
 
 
-class KeyView(BaseModel):
-    """An API key without its secret."""
-
-    id: str
-    tenant: str
-    name: str
-    scopes: list[str]
-    hint: str
-    created_at: str
-
-
-class NewKey(KeyView):
-    """An API key that was just made."""
-
-    secret: str
-
-
 class KillEvidenceView(BaseModel):
     """What became of the model calls that a kill switch covers."""
 

@@ -16,7 +16,7 @@ import redis
 
 from bench.process import BenchError, Process, wait_for
 from cli import embedded
-from jobs import keys
+from jobs import keys, rq_keys
 from jobs.link import connect
 from jobs.queue import queue_name
 
@@ -86,11 +86,11 @@ class Stack:
 
     def hold(self) -> None:
         """Keeps workers from taking tickets, by RQ's own switch, so that jobs can be gathered first."""
-        self.db.set(keys.RQ_SUSPENDED, 1)
+        self.db.set(rq_keys.SUSPENDED, 1)
 
     def release(self) -> None:
         """Takes `hold` back."""
-        self.db.delete(keys.RQ_SUSPENDED)
+        self.db.delete(rq_keys.SUSPENDED)
 
     def completed(self) -> int:
         """Jobs that have completed."""
@@ -98,7 +98,7 @@ class Stack:
 
     def running(self) -> int:
         """Jobs that some worker holds."""
-        return int(self.db.zcard(keys.rq_wip(queue_name("default", "default"))))
+        return int(self.db.zcard(rq_keys.wip(queue_name("default", "default"))))
 
     def until_completed(self, jobs: int, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Returns when so many jobs have completed; `meanwhile` is called before each look.

@@ -16,6 +16,7 @@ LOCK = "lock"
 ADMIN_KEY = "admin.key"
 API_URL = "api.url"
 LOGS = "logs"
+MEMORY = "memory"
 FOLDERS = (LOGS, "files", "work")
 """What processes of the platform write into."""
 

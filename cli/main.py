@@ -17,6 +17,7 @@ from cli import (
     commands_money,
     commands_schedules,
     commands_server,
+    commands_tenants,
     commands_webhooks,
 )
 from cli.errors import CliError
@@ -35,6 +36,7 @@ commands_jobs.add_to(app)
 commands_approvals.add_to(app)
 commands_schedules.add_to(app)
 commands_admin.add_to(app)
+commands_tenants.add_to(app)
 commands_money.add_to(app)
 commands_alerts.add_to(app)
 commands_webhooks.add_to(app)

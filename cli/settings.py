@@ -27,7 +27,9 @@ ALERT_SECRETS = (
     "NIGHTSHIFT_ALERT_TELEGRAM_TOKEN",
 )
 """What a worker needs to tell people of alerts."""
-SECRETS = (*MODEL_SECRETS, *ALERT_SECRETS, "NIGHTSHIFT_API_KEY", "NIGHTSHIFT_ADMIN_KEY")
+MEMORY_SECRETS = ("NIGHTSHIFT_QDRANT_API_KEY", "NIGHTSHIFT_EMBEDDER_API_KEY")
+"""What the API and a worker need for long-term memory."""
+SECRETS = (*MODEL_SECRETS, *ALERT_SECRETS, *MEMORY_SECRETS, "NIGHTSHIFT_API_KEY", "NIGHTSHIFT_ADMIN_KEY")
 """Variables that no process of the platform gets from here unless it needs them: tools run in some."""
 
 
@@ -49,6 +51,7 @@ class Surroundings:
     """What the environment says about a platform to start. `agents` is as NIGHTSHIFT_AGENTS holds it."""
 
     redis_url: str | None
+    qdrant_url: str | None
     admin_key: str | None
     agents: str | None
     model_base_url: str | None
@@ -101,6 +104,7 @@ def surroundings() -> Surroundings:
     settings, api = load(Settings), load(ApiSettings)
     return Surroundings(
         redis_url=settings.redis_url if "redis_url" in settings.model_fields_set else None,
+        qdrant_url=settings.qdrant_url,
         admin_key=api.admin_key.get_secret_value() if api.admin_key else None,
         agents=os.environ.get("NIGHTSHIFT_AGENTS"),
         model_base_url=settings.model_base_url,

@@ -1,4 +1,4 @@
-"""The whole platform on this machine: Redis, simulated model, API, workers and scheduler, as its children."""
+"""The whole platform on this machine: Redis, memory, simulated model, API, workers and scheduler, as its children."""
 
 from __future__ import annotations
 
@@ -16,9 +16,21 @@ from cli.children import Child, Program
 from cli.client import Client
 from cli.errors import UnreachableError
 from cli.ports import LOOPBACK, free_port, reachable, until_open
-from cli.settings import ALERT_SECRETS, MODEL_SECRETS, Connection, Surroundings, child_environment, search_path
+from cli.settings import (
+    ALERT_SECRETS,
+    MEMORY_SECRETS,
+    MODEL_SECRETS,
+    Connection,
+    Surroundings,
+    child_environment,
+    search_path,
+)
 from jobs.link import RedisLink
+from memory.embedded.key import ensure_key
 
+PYTHON = (sys.executable, "-P", "-m")
+"""-P: a folder `api` or `worker` where the user happens to stand must not shadow ours."""
+QDRANT_URL = "NIGHTSHIFT_QDRANT_URL"
 START_SECONDS = 60.0
 LOAD_SECONDS = 600.0
 """Redis may have many jobs to load."""
@@ -102,13 +114,14 @@ class Platform:
         self.key = plan.around.admin_key or datadir.ensure_admin_key(self.data_dir)
         datadir.make_folders(self.data_dir)
         embedded_redis = None if plan.around.redis_url else await self._start_redis()
+        memory = {} if plan.around.qdrant_url else await self._start_memory()
         model_port = await self._start_simulator() if plan.simulated else None
         if embedded_redis is not None:
             await self._within(LOAD_SECONDS, embedded.wait_until_loaded(embedded_redis), "Redis does not answer")
         redis_url = embedded_redis.url if embedded_redis else str(plan.around.redis_url)
         async with probe.redis(redis_url) as link:
             await probe.ping(link, redis_url)
-        lock.describe(pid=os.getpid(), url=self.url, redis_url=redis_url)
+        lock.describe(pid=os.getpid(), url=self.url, redis_url=redis_url, qdrant_url=memory.get(QDRANT_URL))
         self._environment = {
             **child_environment(),
             "NIGHTSHIFT_REDIS_URL": redis_url,
@@ -116,8 +129,9 @@ class Platform:
         }
         model = simulated(model_port) if model_port else {}
         command = _command("api", "--host", plan.host, "--port", str(port))
-        await self._keep(Program("api", command, {**self._environment, "NIGHTSHIFT_ADMIN_KEY": self.key}))
-        workers = [await self._keep(self._worker(number, model)) for number in range(plan.workers)]
+        secrets = {**child_environment(*MEMORY_SECRETS), "NIGHTSHIFT_ADMIN_KEY": self.key}
+        await self._keep(Program("api", command, {**secrets, **self._environment, **memory}))
+        workers = [await self._keep(self._worker(number, {**memory, **model})) for number in range(plan.workers)]
         await self._keep(Program("scheduler", _command("scheduler"), self._environment))
         ready = self._until_ready(redis_url, workers, model_port)
         await self._within(START_SECONDS, ready, "the platform is not ready")
@@ -136,10 +150,18 @@ class Platform:
         await self._keep(Program("simulator", command, child_environment()))
         return port
 
-    def _worker(self, number: int, model: dict[str, str]) -> Program:
+    async def _start_memory(self) -> dict[str, str]:
+        """Its settings for those that use it. Nothing waits until it serves: jobs go on without it."""
+        folder, port = self.data_dir / datadir.MEMORY, free_port(LOOPBACK, 0)
+        key = ensure_key(folder)
+        command = (*PYTHON, "memory.embedded", "--data-dir", str(folder), "--host", LOOPBACK, "--port", str(port))
+        await self._keep(Program("memory", command, child_environment()))
+        return {QDRANT_URL: f"http://{LOOPBACK}:{port}", "NIGHTSHIFT_QDRANT_API_KEY": key}
+
+    def _worker(self, number: int, embedded: dict[str, str]) -> Program:
         around = self.plan.around
-        secrets = ALERT_SECRETS if model else (*ALERT_SECRETS, *MODEL_SECRETS)
-        environment = {**child_environment(*secrets), **self._environment, **model, **self.plan.tool_settings}
+        secrets = (*ALERT_SECRETS, *MEMORY_SECRETS, *(() if self.plan.simulated else MODEL_SECRETS))
+        environment = {**child_environment(*secrets), **self._environment, **embedded, **self.plan.tool_settings}
         environment["NIGHTSHIFT_AGENTS"] = self.plan.agents
         if around.metrics_port is not None:  # each process needs one of its own
             environment["NIGHTSHIFT_METRICS_PORT"] = str(around.metrics_port + number)
@@ -234,8 +256,7 @@ def simulated(port: int) -> dict[str, str]:
 
 
 def _command(*arguments: str) -> tuple[str, ...]:
-    # -P: a folder `api` or `worker` where the user happens to stand must not shadow ours.
-    return (sys.executable, "-P", "-m", "cli", *arguments)
+    return (*PYTHON, "cli", *arguments)
 
 
 async def _until_live(redis_url: str, workers: list[Child]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from agent_core.types import Json
-from jobs import keys
+from jobs import keys, rq_keys
 from jobs.blobs import resolve
 from jobs.fleet import WorkerReport, workers
 from jobs.journal import Line, parse_line
@@ -109,7 +109,7 @@ def _action(job: Job, calls: Sequence[Json]) -> str:
 async def _running(link: RedisLink, job: Job, newest: Sequence[Line]) -> Json:
     step = max((line.data["step"] for line in newest if "step" in line.data), default=0)
     doing = _doing(newest)
-    lease = await link.command("ZSCORE", keys.rq_wip(job.queue), f"{job.id}:{job.token}")
+    lease = await link.command("ZSCORE", rq_keys.wip(job.queue), f"{job.id}:{job.token}")
     asked = f"; a {job.flag} was asked for" if job.flag else ""
     return _answer(
         job,
@@ -201,7 +201,7 @@ async def _for_a_worker(store: JobStore, link: RedisLink, job: Job, since: int) 
     able = [worker for worker in serving if version in worker.versions]
     place = await store.tickets.place(job)
     gate, detail = _gate(pool, version, serving, able, place)
-    if await link.command("EXISTS", keys.RQ_SUSPENDED):
+    if await link.command("EXISTS", rq_keys.SUSPENDED):
         gate, detail = "paused", "all workers are suspended (rq suspend)"
     return _answer(job, gate, detail, place=place, since=rfc3339(since), workers=len(serving))
 

@@ -1,6 +1,4 @@
-"""Every Redis key of the platform. Ours begin with `ns:`; those under `rq:` are RQ's and have the names that RQ gives
-them, so that its own tools see our queues.
-"""
+"""Every Redis key of the platform's own; they begin with `ns:`. Those under `rq:` are in `jobs.rq_keys`."""
 
 from __future__ import annotations
 
@@ -197,6 +195,11 @@ def api_keys(tenant: str) -> str:
     return f"{PREFIX}keys:{tenant}"
 
 
+def limits(tenant: str) -> str:
+    """Hash: the tenant's limits by what they limit: `requests_per_minute`, `burst`, `running`, `running:agent:{a}`."""
+    return f"{PREFIX}limits:{tenant}"
+
+
 def budgets(tenant: str) -> str:
     """Hash: the tenant's budgets, each as JSON under `scope|period`."""
     return BUDGETS_PREFIX + tenant
@@ -358,42 +361,3 @@ def slots(schedule_id: str, part: Literal["index", "rows", "open", "waiting"]) -
     schedule was last looked at, each with its slot.
     """
     return f"{PREFIX}slots:{schedule_id}:{part}"
-
-
-# ---- RQ's own
-
-RQ_QUEUES = "rq:queues"
-RQ_SUSPENDED = "rq:suspended"
-RQ_QUEUE_PREFIX = "rq:queue:"
-RQ_WIP_PREFIX = "rq:wip:"
-RQ_JOB_PREFIX = "rq:job:"
-RQ_EXECUTION_PREFIX = "rq:execution:"
-RQ_EXECUTIONS_PREFIX = "rq:executions:"
-RQ_REGISTRIES = {"completed": "finished", "failed": "failed"}
-"""RQ's registry of what ended in one of our statuses; of the others it says that they were canceled."""
-
-
-def rq_queue(queue: str) -> str:
-    return RQ_QUEUE_PREFIX + queue
-
-
-def rq_wip(queue: str) -> str:
-    """Sorted set: `job:execution` of what runs; the score is the end of the lease plus `queue.LEASE_MARGIN`."""
-    return RQ_WIP_PREFIX + queue
-
-
-def rq_registry(status: str, queue: str) -> str:
-    """Sorted set: jobs that ended, in RQ's words, by the time in seconds at which RQ forgets them."""
-    return f"rq:{RQ_REGISTRIES.get(status, 'canceled')}:{queue}"
-
-
-def rq_job(job_id: str) -> str:
-    return RQ_JOB_PREFIX + job_id
-
-
-def rq_execution(job_id: str, token: str) -> str:
-    return f"{RQ_EXECUTION_PREFIX}{job_id}:{token}"
-
-
-def rq_executions(job_id: str) -> str:
-    return RQ_EXECUTIONS_PREFIX + job_id

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 
 from agent_core.types import Json
-from jobs import keys
+from jobs import keys, rq_keys
 from jobs.errors import StoppedError
 from jobs.link import Arg, RedisLink
 from jobs.queue import MOST_WAKES
@@ -96,8 +96,8 @@ class KillSwitches:
 
     async def turn_off(self, name: str) -> int:
         """Turns a switch off and gives the jobs that it stopped their tickets back; how many."""
-        switch_keys = [keys.KILL_SWITCH, keys.stopped(name), keys.RQ_QUEUES]
-        args: list[Arg] = [name, keys.RQ_QUEUE_PREFIX, keys.WAKE_PREFIX, MOST_WAKES]
+        switch_keys = [keys.KILL_SWITCH, keys.stopped(name), rq_keys.QUEUES]
+        args: list[Arg] = [name, rq_keys.QUEUE_PREFIX, keys.WAKE_PREFIX, MOST_WAKES]
         return int(await self._link.script(script("switch_off"), switch_keys, args))
 
     async def on(self) -> dict[str, Switch]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
 from rq.utils import utcformat
 
-from jobs import keys, outbox
+from jobs import keys, outbox, rq_keys
 from jobs.link import Arg, RedisLink, milliseconds
 from jobs.records import PRIORITIES, RECORD_VERSION, Job, JobSpec, parse_record
 from jobs.scripts import script
@@ -37,11 +37,11 @@ PREFIXES = json.dumps(
         keys.JOB_PREFIX,
         keys.JOURNAL_PREFIX,
         keys.CHANNEL_PREFIX,
-        keys.RQ_JOB_PREFIX,
-        keys.RQ_WIP_PREFIX,
-        keys.RQ_EXECUTION_PREFIX,
-        keys.RQ_EXECUTIONS_PREFIX,
-        keys.RQ_QUEUE_PREFIX,
+        rq_keys.JOB_PREFIX,
+        rq_keys.WIP_PREFIX,
+        rq_keys.EXECUTION_PREFIX,
+        rq_keys.EXECUTIONS_PREFIX,
+        rq_keys.QUEUE_PREFIX,
         keys.session_jobs("{tenant}", "{session}"),
         keys.STOPPED_PREFIX,
     ]
@@ -136,13 +136,13 @@ class Tickets:
         name = queue_name(spec.pool, spec.priority)
         ticket_keys = [
             keys.job(job_id),
-            keys.rq_queue(name),
-            keys.rq_job(job_id),
-            keys.RQ_QUEUES,
+            rq_keys.queue(name),
+            rq_keys.job(job_id),
+            rq_keys.QUEUES,
             keys.session_jobs(tenant, spec.session_id or ""),
             keys.wake(spec.pool),
             keys.DUE,
-            keys.rq_queue(side_queue(name, spec)),
+            rq_keys.queue(side_queue(name, spec)),
             keys.KILL_SWITCH,
             keys.DEAD_LETTERS,
         ]
@@ -175,12 +175,12 @@ class Tickets:
             outbox.NAMES,
         ]
         claim_keys = [
-            keys.RQ_SUSPENDED,
-            keys.RQ_QUEUES,
+            rq_keys.SUSPENDED,
+            rq_keys.QUEUES,
             keys.QUEUED,
             keys.DUE,
             keys.KILL_SWITCH,
-            *map(keys.rq_queue, queues),
+            *map(rq_keys.queue, queues),
         ]
         answer = await self._link.script(script("claim"), claim_keys, args, patient=False)
         return [_claim(*item) for item in answer]
@@ -194,7 +194,7 @@ class Tickets:
         beat_keys = [
             key
             for job_id, token, queue in members
-            for key in (keys.job(job_id), keys.rq_wip(queue), keys.rq_execution(job_id, token))
+            for key in (keys.job(job_id), rq_keys.wip(queue), rq_keys.execution(job_id, token))
         ]
         args: list[Arg] = [lease, LEASE_MARGIN, *(f"{job_id}:{token}" for job_id, token, _ in members)]
         answer = await self._link.script(script("beat"), beat_keys, args, patient=False)
@@ -206,8 +206,8 @@ class Tickets:
         """What is due, expired, queued for long, held by a lease that has ended, or has left children behind; at most
         `most` of each.
         """
-        sweep_keys = [keys.DUE, keys.EXPIRING, keys.QUEUED, keys.RQ_QUEUES, keys.ORPHANS]
-        args: list[Arg] = [LEASE_MARGIN, most, unticketed_ms, keys.RQ_WIP_PREFIX, keys.RQ_QUEUE_PREFIX, *skip]
+        sweep_keys = [keys.DUE, keys.EXPIRING, keys.QUEUED, rq_keys.QUEUES, keys.ORPHANS]
+        args: list[Arg] = [LEASE_MARGIN, most, unticketed_ms, rq_keys.WIP_PREFIX, rq_keys.QUEUE_PREFIX, *skip]
         found = await self._link.script(script("overdue"), sweep_keys, args, patient=False)
         due, expired, unticketed, lost, orphans = found
         held = [(*member.decode().split(":", 1), queue.decode()) for member, queue in lost]
@@ -222,7 +222,7 @@ class Tickets:
         await asyncio.gather(
             self._link.command("ZADD", keys.DEAD_LETTERS, "NX", milliseconds(), job_id),
             *(self._link.command("ZREM", index, job_id) for index in indexes),
-            self._link.command("ZREM", keys.rq_wip(queue), f"{job_id}:{token}"),
+            self._link.command("ZREM", rq_keys.wip(queue), f"{job_id}:{token}"),
         )
 
     async def side_queues(self) -> list[str]:
@@ -231,8 +231,8 @@ class Tickets:
 
     async def names(self) -> list[str]:
         """Every queue there ever was a ticket in."""
-        found = await self._link.command("SMEMBERS", keys.RQ_QUEUES)
-        return sorted(key.decode().removeprefix(keys.RQ_QUEUE_PREFIX) for key in found)
+        found = await self._link.command("SMEMBERS", rq_keys.QUEUES)
+        return sorted(key.decode().removeprefix(rq_keys.QUEUE_PREFIX) for key in found)
 
     async def stop(self, job_id: str, worker: str) -> None:
         """Tells a worker, by RQ's own command, to stop a job at once."""
@@ -242,18 +242,18 @@ class Tickets:
     async def depths(self) -> dict[str, int]:
         """Tickets in each queue."""
         names = await self.names()
-        sizes = await asyncio.gather(*(self._link.command("LLEN", keys.rq_queue(name)) for name in names))
+        sizes = await asyncio.gather(*(self._link.command("LLEN", rq_keys.queue(name)) for name in names))
         return dict(zip(names, map(int, sizes), strict=True))
 
     async def running(self) -> int:
         """Jobs that some worker holds, over the whole fleet."""
-        sizes = await asyncio.gather(*(self._link.command("ZCARD", keys.rq_wip(name)) for name in await self.names()))
+        sizes = await asyncio.gather(*(self._link.command("ZCARD", rq_keys.wip(name)) for name in await self.names()))
         return sum(map(int, sizes))
 
     async def place(self, job: Job) -> int | None:
         """How many tickets stand before the job's in its queue; None when it has none there."""
         name = queue_name(job.spec.pool, job.spec.priority)
-        place = await self._link.command("LPOS", keys.rq_queue(name), job.id)
+        place = await self._link.command("LPOS", rq_keys.queue(name), job.id)
         return None if place is None else int(place)
 
 

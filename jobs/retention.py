@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import redis
 import structlog
 
-from jobs import keys
+from jobs import keys, rq_keys
 from jobs.deliveries import Deliveries
 from jobs.files import FileStore
 from jobs.link import RedisLink
@@ -96,9 +96,9 @@ class Retention:
                 keys.ended_jobs(tenant, status),
                 keys.job_blobs(job_id),
                 keys.job_files(job_id),
-                keys.rq_job(job_id),
-                keys.rq_executions(job_id),
-                keys.rq_registry(status, queue),
+                rq_keys.job(job_id),
+                rq_keys.executions(job_id),
+                rq_keys.registry(status, queue),
                 keys.FILES,
                 keys.UNNAMED,
                 keys.job_approvals(job_id),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import fsspec  # type: ignore[import-untyped]
-from pydantic import SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 PREFIX = "NIGHTSHIFT_"
 SHOWABLE = re.compile(r"([a-z][a-z0-9+.-]*://)?(.*@)?([^?#]*).*", re.DOTALL | re.IGNORECASE)
 """The scheme, the credentials, and what is before a query."""
+BEHIND_HTTP = ("openai", "voyage")
+"""Embedders that are servers; the others run in the process, with a model of their own that they have by default."""
+LARGEST_VECTOR = 65_536
+"""Numbers in one, as Qdrant takes them."""
 
 
 class CommonSettings(BaseSettings):
@@ -106,6 +111,73 @@ class CommonSettings(BaseSettings):
     def files_location(self) -> str:
         """Where uploaded files and artifacts live, as an fsspec URL."""
         return self.files_url or f"file://{(self.data_dir / 'files').absolute()}"
+
+
+class MemorySettings(CommonSettings):
+    """Settings that the API and the workers share, and nobody else needs: where long-term memory is, and what turns its
+    texts into vectors.
+
+    `embedder_url` ends before `/embeddings`; `embedder_size` is how many numbers the vectors of `embedder_model` have.
+    """
+
+    qdrant_url: str | None = None
+    qdrant_api_key: SecretStr | None = None
+    embedder: Literal["openai", "voyage", "fastembed", "sentence-transformers"] | None = None
+    embedder_model: str | None = Field(None, validate_default=True)
+    embedder_size: int | None = Field(None, ge=1, le=LARGEST_VECTOR, validate_default=True)
+    embedder_url: str | None = None
+    embedder_api_key: SecretStr | None = Field(None, validate_default=True)
+
+    @field_validator("qdrant_url", "embedder_url")
+    @classmethod
+    def _are_addresses(cls, value: str | None) -> str | None:
+        if value is not None and not is_web_address(value):
+            raise PydanticCustomError("server_url", "expected a URL like https://host:port")
+        return value
+
+    @field_validator("embedder")
+    @classmethod
+    def _is_installed(cls, value: str | None) -> str | None:
+        if value and value not in BEHIND_HTTP and find_spec(value.replace("-", "_")) is None:
+            why = f"it is not installed: pip install 'nightshift[{value}]'"
+            raise PydanticCustomError("embedder", "{why}", {"why": why})
+        return value
+
+    @field_validator("embedder_model", "embedder_size", "embedder_url", "embedder_api_key")
+    @classmethod
+    def _fits_the_embedder(cls, value: object, info: ValidationInfo) -> object:
+        if "embedder" in info.data and (why := _misfit(str(info.field_name), value, info.data)):
+            raise PydanticCustomError("embedder_setting", "{why}", {"why": why})
+        return value
+
+
+def is_web_address(url: str) -> bool:
+    """Whether it is a URL of a web server."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, or of the brackets around an IPv6 address
+        return False
+
+
+def _misfit(name: str, value: object, known: dict[str, object]) -> str | None:
+    """Why a setting of an embedder does not go with the ones before it."""
+    embedder = known["embedder"]
+    given, over_http = value is not None, embedder in BEHIND_HTTP
+    if embedder is None:
+        return "it needs NIGHTSHIFT_EMBEDDER" if given else None
+    if name in ("embedder_url", "embedder_api_key") and not over_http:
+        return f"the embedder {embedder} runs in the process and has none" if given else None
+    needed = {
+        "embedder_model": over_http,
+        "embedder_size": over_http or known.get("embedder_model") is not None,
+        "embedder_api_key": embedder == "voyage",
+    }
+    if needed.get(name) and not given:
+        return f"the embedder {embedder} needs it"
+    if name == "embedder_size" and given and not over_http and known.get("embedder_model") is None:
+        return "it needs NIGHTSHIFT_EMBEDDER_MODEL"
+    return None
 
 
 def _read_prices(path: Path | None) -> Prices:

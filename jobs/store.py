@@ -16,7 +16,7 @@ import redis
 
 from agent_core.errors import BudgetError, KilledError, StaleAttemptError
 from agent_core.types import Budget, Json
-from jobs import approvals, keys, outbox, stats
+from jobs import approvals, keys, outbox, rq_keys, stats
 from jobs.blobs import pack, resolve
 from jobs.errors import ConflictError, IdempotencyError, NotFoundError, UnavailableError
 from jobs.journal import FIRST, Line, dump, parse_line
@@ -254,11 +254,11 @@ class JobStore:
                 keys.ended_jobs(job.tenant, job.status),
                 keys.session_jobs(job.tenant, job.spec.session_id or ""),
                 keys.STATS,
-                keys.rq_wip(queue),
-                keys.rq_execution(job.id, token),
-                keys.rq_executions(job.id),
-                keys.rq_job(job.id),
-                keys.rq_registry(
+                rq_keys.wip(queue),
+                rq_keys.execution(job.id, token),
+                rq_keys.executions(job.id),
+                rq_keys.job(job.id),
+                rq_keys.registry(
                     transition.target if transition.ends else job.status,
                     queue or queue_name(job.spec.pool, job.spec.priority),
                 ),

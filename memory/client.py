@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 from qdrant_client import AsyncQdrantClient
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
@@ -12,13 +13,15 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from memory.errors import MemoryUnavailableError
 
 TIMEOUT_SECONDS = 10
+KEPT_OPEN = httpx.Limits(max_keepalive_connections=20)
+"""On loopback Qdrant's client would connect anew for each request, which takes as long as a query does."""
 
 
 def connect(url: str, api_key: str | None = None, timeout: int = TIMEOUT_SECONDS) -> AsyncQdrantClient:
     """A client of a Qdrant server or of the embedded memory; nothing is sent yet. `timeout` is in seconds."""
     # The key as a header, because the client warns of one without TLS, which on loopback is as meant.
     headers = None if api_key is None else {"api-key": api_key}
-    return AsyncQdrantClient(url=url, headers=headers, timeout=timeout, check_compatibility=False)
+    return AsyncQdrantClient(url=url, headers=headers, timeout=timeout, limits=KEPT_OPEN, check_compatibility=False)
 
 
 @asynccontextmanager

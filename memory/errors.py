@@ -5,6 +5,7 @@ MemoryLayerError
 ├── InvalidMemoryError        a text, a slot, a date that cannot be kept
 ├── MemoryNotFoundError       no such memory in this scope; another scope's is not told apart from none
 ├── MemoryUnavailableError    Qdrant is away, or refused: go on without memory, or try again later
+│   └── NoMemoryError         none is set up here
 ├── EmbeddingError            the embedder gave no vectors, or wrong ones
 └── ExtractionError           a reply that is no list of operations on what was shown
 """
@@ -38,6 +39,13 @@ class MemoryUnavailableError(MemoryLayerError):
     def __init__(self, detail: str, status: int | None = None) -> None:
         super().__init__(f"memory is not available: {detail}")
         self.status = status
+
+
+class NoMemoryError(MemoryUnavailableError):
+    """The settings name no Qdrant."""
+
+    def __init__(self) -> None:
+        super().__init__("NIGHTSHIFT_QDRANT_URL is not set")
 
 
 class EmbeddingError(MemoryLayerError):

@@ -7,14 +7,13 @@ import os
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
 from agent_core.targets import SERVER
-from jobs.settings import CommonSettings
+from jobs.settings import CommonSettings, MemorySettings, is_web_address
 
 CommaSeparated = Annotated[list[str], NoDecode]
 SECRET_BYTES = range(24, 65)
@@ -75,7 +74,7 @@ class AlertSettings(CommonSettings):
         return value
 
 
-class Settings(AlertSettings):
+class Settings(AlertSettings, MemorySettings):
     """`agents` are modules or .py files that define agents; `concurrency` is jobs at once in one process.
 
     `lease_seconds` is how long a worker may be silent before its jobs are taken over; `drain_seconds` how long running
@@ -130,12 +129,3 @@ class Settings(AlertSettings):
 def environment() -> Mapping[str, str]:
     """The whole environment, for what agents name in it with `from_env`."""
     return os.environ
-
-
-def is_web_address(url: str) -> bool:
-    """Whether it is a URL of a web server."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of the port, or of the brackets around an IPv6 address
-        return False

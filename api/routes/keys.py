@@ -5,26 +5,24 @@ from __future__ import annotations
 import base64
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from api import docs
-from api.auth import Admin, Caller
+from api.auth import Admin
 from api.body import StrictRoute
-from api.errors import RefusedError
 from api.idempotency import derived, once, with_secret
 from api.responses import json_response, page
-from api.schemas import KeyIn, TenantName
-from jobs.keyring import BOOTSTRAP, new_secret
+from api.tenants import KeyIn, Tenant
+from jobs.keyring import new_secret
 
 router = APIRouter(tags=["keys"], route_class=StrictRoute)
 KeyId = Annotated[str, Path(max_length=80)]
-Tenant = Annotated[TenantName | None, Query(description="Another tenant; for the bootstrap key alone.")]
 
 
 @router.post("/keys", status_code=201, response_model=None, responses=docs.KEY_MADE)
 async def create_key(request: Request, body: KeyIn, caller: Admin) -> Response:
     """Makes a key. Its `secret` is shown in this answer alone."""
-    tenant = _tenant(caller, body.tenant)
+    tenant = caller.tenant_named(body.tenant)
     secret = _secret(request)
 
     async def create() -> Response:
@@ -37,23 +35,15 @@ async def create_key(request: Request, body: KeyIn, caller: Admin) -> Response:
 @router.get("/keys", response_model=None, responses=docs.KEYS)
 async def get_keys(caller: Admin, tenant: Tenant = None) -> Response:
     """The tenant's keys, without their secrets."""
-    records = await caller.services.keyring.list(_tenant(caller, tenant))
+    records = await caller.services.keyring.list(caller.tenant_named(tenant))
     return json_response(page([record.to_json() for record in records]))
 
 
 @router.delete("/keys/{key_id}", status_code=204, response_model=None, responses=docs.REVOKED)
 async def revoke_key(key_id: KeyId, caller: Admin, tenant: Tenant = None) -> Response:
     """Ends a key; within two seconds no process accepts it."""
-    await caller.services.keyring.revoke(_tenant(caller, tenant), key_id)
+    await caller.services.keyring.revoke(caller.tenant_named(tenant), key_id)
     return Response(status_code=204)
-
-
-def _tenant(caller: Caller, named: str | None) -> str:
-    if named is None or named == caller.tenant:
-        return caller.tenant
-    if caller.key.key_id != BOOTSTRAP:
-        raise RefusedError(403, "foreign_tenant", "only the bootstrap key may name another tenant")
-    return named
 
 
 def _secret(request: Request) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hmac
 import logging
-import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -20,6 +19,8 @@ from pydantic_core import from_json, to_json
 
 from memory.embedded import translate
 from memory.embedded.engine import Collection, Engine
+from memory.embedded.key import FILE as KEY_FILE
+from memory.embedded.key import ensure_key
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +51,8 @@ def run(data_dir: Path, host: str, port: int, ready: Callable[[str, Path], None]
     file once it listens. Raises BlockingIOError when another process has the data directory, OSError when the address
     cannot be bound.
     """
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = ensure_key(data_dir)
     engine = Engine(data_dir)
-    key_file = data_dir / "api.key"
-    if not key_file.exists():
-        key_file.touch(mode=0o600)
-        key_file.write_text(secrets.token_urlsafe(32), encoding="ascii")
-    key = key_file.read_text(encoding="ascii").strip()
 
     async def until_signal() -> None:
         stopped = asyncio.Event()
@@ -67,7 +63,7 @@ def run(data_dir: Path, host: str, port: int, ready: Callable[[str, Path], None]
         tidying = asyncio.create_task(engine.keep_tidy())
         try:
             await web.TCPSite(runner, host, port).start()
-            ready(f"http://{host}:{runner.addresses[0][1]}", key_file)
+            ready(f"http://{host}:{runner.addresses[0][1]}", data_dir / KEY_FILE)
             stopping = asyncio.create_task(stopped.wait())
             await asyncio.wait({stopping, tidying}, return_when=asyncio.FIRST_COMPLETED)
             if tidying.done():

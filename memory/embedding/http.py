@@ -13,6 +13,8 @@ from memory.errors import EmbeddingError
 
 TIMEOUT_SECONDS = 30.0
 RETRYABLE = {408, 409, 429}
+OPENAI_URL = "https://api.openai.com/v1"
+VOYAGE_URL = "https://api.voyageai.com/v1"
 
 
 class OpenAIEmbeddings:
@@ -70,7 +72,7 @@ class VoyageEmbeddings(OpenAIEmbeddings):
         size: int,
         *,
         api_key: str,
-        base_url: str = "https://api.voyageai.com/v1",
+        base_url: str = VOYAGE_URL,
         most_texts: int = 128,
     ) -> None:
         super().__init__(base_url, model, size, api_key=api_key, most_texts=most_texts)

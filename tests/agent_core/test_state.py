@@ -6,14 +6,14 @@ import asyncio
 import copy
 import itertools
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_core import Budget, Completed, ModelError, Stopped, Suspended
+from agent_core import Budget, Completed, ModelError, Stopped, Suspended, ToolError, tool
 from agent_core.defaults import MemoryJournal
 from agent_core.entries import ApprovalDecided, Entry, ModelCompleted, ModelFailed, ToolCompleted, ToolRequested
 from agent_core.messages import tool_uses
@@ -42,12 +42,23 @@ NUMBER: Json = {
     "required": ["number"],
     "additionalProperties": False,
 }
+
+
+@tool(effect="read", final=True)
+async def finish(number: int) -> Json:
+    """Ends the run, unless it is too early."""
+    if number == 0:
+        raise ToolError("it is too early", code="early")
+    return {"number": number}
+
+
 NUMBERS = st.integers(0, 3)
 CALLS = st.one_of(
     st.tuples(st.just("look"), st.fixed_dictionaries({"at": NUMBERS})),
     st.tuples(st.just("change"), st.fixed_dictionaries({"to": NUMBERS})),
     st.tuples(st.just("pay"), st.fixed_dictionaries({"amount": NUMBERS})),
     st.tuples(st.just("erase"), st.fixed_dictionaries({"what": NUMBERS})),  # denied
+    st.tuples(st.just("finish"), st.fixed_dictionaries({"number": NUMBERS})),
     st.just(("look", {"at": "nowhere"})),  # arguments that do not fit
     st.just(("sing", {})),  # no such tool
 )
@@ -122,7 +133,7 @@ def run_script(
 ) -> tuple[Outcome | None, SummingModel]:
     """Plays a script from a state; no outcome when the journal dies."""
     model = SummingModel(script, odd=odd or [])
-    agent = make_agent(log.tools, max_tokens=64, budget=Budget(usd=None), **setup)
+    agent = make_agent([*log.tools, finish], max_tokens=64, budget=Budget(usd=None), **setup)
     try:
         outcome = asyncio.run(play(agent, make_ports(model, journal), state))
     except Killed:
@@ -193,8 +204,9 @@ def unfinished_changes(entries: list[Entry]) -> set[str]:
 
 
 def lasting(state: State) -> Json:
-    """A state without what hangs on how often a call was tried, and on the ids of calls."""
-    return {name: value for name, value in picture(state).items() if name not in ("usage", "summaries")}
+    """A state without what hangs on how often a call was tried, on the ids of calls, and on how long they took."""
+    kept = {name: value for name, value in picture(state).items() if name not in ("usage", "summaries")}
+    return {**kept, "results": {id_: replace(found, seconds=0.0) for id_, found in state.results.items()}}
 
 
 def all_calls(state: State) -> list[Json]:

@@ -93,7 +93,9 @@ class Up:
 
     def _role(self, child: psutil.Process) -> str:
         words = child.cmdline()
-        return "redis" if "redis-server" in words[0] else words[words.index("cli") + 1]
+        if "redis-server" in words[0]:
+            return "redis"
+        return "memory" if "memory.embedded" in words else words[words.index("cli") + 1]
 
     def signal(self, number: signal.Signals) -> int:
         """Sends a signal and waits for the end; the exit status."""

@@ -39,7 +39,7 @@ def show(up: Up, job_id: str) -> str:
 
 def test_it_runs_its_parts_and_keeps_the_key_to_its_owner(platform: Up):
     assert stat.S_IMODE((platform.data_dir / "admin.key").stat().st_mode) == 0o600
-    assert set(platform.children()) == {"redis", "simulator", "api", "worker", "scheduler"}
+    assert set(platform.children()) == {"redis", "memory", "simulator", "api", "worker", "scheduler"}
     for child in platform.children().values():
         assert platform.key not in " ".join(child.cmdline())
 
@@ -56,7 +56,7 @@ def test_a_key_of_the_environment_goes_to_the_api_alone(tmp_path: Path):
         up.wait_until_up()
         seen = {role: {n for n in keys if n in child.environ()} for role, child in up.children().items()}
         given = {"api": {"NIGHTSHIFT_ADMIN_KEY"}, "worker": {"ANTHROPIC_API_KEY"}}
-        assert seen == {"redis": set(), "scheduler": set(), **given}
+        assert seen == {"redis": set(), "memory": set(), "scheduler": set(), **given}
     finally:
         up.close()
 

@@ -38,8 +38,8 @@ class Rig:
         self.history = History(folder / "history.jsonl")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self._port: int = probe.getsockname()[1]
-        self.client = Client(f"http://127.0.0.1:{self._port}", self.history, folder / "api.log")
+            self.port: int = probe.getsockname()[1]
+        self.client = Client(f"http://127.0.0.1:{self.port}", self.history, folder / "api.log")
         self.api: WorkerProcess | None = None
         self.ids: dict[str, str] = {}
         self.decided: dict[str, int] = {"happened": 0, "not_happened": 0}
@@ -61,7 +61,7 @@ class Rig:
     def start_api(self, failpoints: str = "") -> WorkerProcess:
         settings = {
             "NIGHTSHIFT_REDIS_URL": self.redis.url,
-            "NIGHTSHIFT_PORT": str(self._port),
+            "NIGHTSHIFT_PORT": str(self.port),
             "NIGHTSHIFT_ADMIN_KEY": KEY,
             "NIGHTSHIFT_DATA_DIR": str(self.folder / "data"),
             "NIGHTSHIFT_FAILPOINTS": failpoints,

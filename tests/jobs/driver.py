@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from agent_core.types import Budget, Json
-from jobs import keys
+from jobs import keys, rq_keys
 from jobs.errors import ConflictError
 from jobs.kill_switch import KillSwitches
 from jobs.link import milliseconds
@@ -169,7 +169,7 @@ def allowed(status: Status, action: str) -> bool:
 async def lose_tickets(driver: Driver, queue: str) -> None:
     """Empties a queue behind the platform's back, as a crash of something else or `rq empty` would."""
     if isinstance(driver.store, JobStore):
-        await driver.store.link.command("DEL", keys.rq_queue(queue))
+        await driver.store.link.command("DEL", rq_keys.queue(queue))
     else:
         assert isinstance(driver.store, MemoryStore)
         driver.store.shelf.queues[queue].clear()
@@ -179,8 +179,8 @@ async def push_raw(driver: Driver, job: Job) -> None:
     """One more ticket of a job at the end of its queue, whatever the job's status."""
     queue = queue_name(job.spec.pool, job.spec.priority)
     if isinstance(driver.store, JobStore):
-        await driver.store.link.command("SADD", keys.RQ_QUEUES, keys.rq_queue(queue))
-        await driver.store.link.command("RPUSH", keys.rq_queue(queue), job.id)
+        await driver.store.link.command("SADD", rq_keys.QUEUES, rq_keys.queue(queue))
+        await driver.store.link.command("RPUSH", rq_keys.queue(queue), job.id)
     else:
         assert isinstance(driver.store, MemoryStore)
         driver.store.shelf.queues.setdefault(queue, []).append(job.id)
@@ -200,7 +200,7 @@ async def turn(driver: Driver, switch: str, *, on: bool) -> None:
 async def suspend(driver: Driver, suspended: bool) -> None:
     """`rq suspend` and `rq resume`."""
     if isinstance(driver.store, JobStore):
-        await driver.store.link.command(*(("SET", keys.RQ_SUSPENDED, 1) if suspended else ("DEL", keys.RQ_SUSPENDED)))
+        await driver.store.link.command(*(("SET", rq_keys.SUSPENDED, 1) if suspended else ("DEL", rq_keys.SUSPENDED)))
     else:
         assert isinstance(driver.store, MemoryStore)
         driver.store.tickets.suspended = suspended

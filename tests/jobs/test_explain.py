@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from agent_core.types import Budget
-from jobs import actions, keys
+from jobs import actions, rq_keys
 from jobs.approvals import Request
 from jobs.explain import explain
 from jobs.fleet import WorkerReport, report
@@ -154,7 +154,7 @@ async def test_a_new_attempt_does_not_show_what_the_lost_one_did(store):
 async def test_a_fleet_that_is_suspended_is_said_to_be(store):
     job = await submitted(store)
     await worker(store)
-    await store.link.command("SET", keys.RQ_SUSPENDED, 1)
+    await store.link.command("SET", rq_keys.SUSPENDED, 1)
     assert (await explained(store, job))["gate"] == "paused"
 
 

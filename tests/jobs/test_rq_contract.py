@@ -26,7 +26,7 @@ from rq.suspension import resume, suspend
 
 from agent_core import Agent, tool
 from agent_core.testing import ScriptedModel, calls
-from jobs import actions, keys
+from jobs import actions, rq_keys
 from jobs.files import FileStore
 from jobs.queue import TASK, queue_names
 from jobs.records import Job
@@ -299,12 +299,12 @@ def rq_info(url: str) -> str:
 def test_our_names_of_rqs_keys_are_rqs(connection: redis.Redis) -> None:
     ticket = RqJob("job_1", connection=connection, serializer=JSONSerializer)
     execution = Execution("token", "job_1", connection)
-    assert ticket.key == keys.rq_job("job_1")
-    assert execution.key == keys.rq_execution("job_1", "token")
-    assert ExecutionRegistry("job_1", connection).key == keys.rq_executions("job_1")
-    assert queue(connection).key == keys.rq_queue(QUEUE)
-    assert rq.Queue.redis_queues_keys == keys.RQ_QUEUES
-    assert StartedJobRegistry(QUEUE, connection=connection).key == keys.rq_wip(QUEUE)
+    assert ticket.key == rq_keys.job("job_1")
+    assert execution.key == rq_keys.execution("job_1", "token")
+    assert ExecutionRegistry("job_1", connection).key == rq_keys.executions("job_1")
+    assert queue(connection).key == rq_keys.queue(QUEUE)
+    assert rq.Queue.redis_queues_keys == rq_keys.QUEUES
+    assert StartedJobRegistry(QUEUE, connection=connection).key == rq_keys.wip(QUEUE)
     for status, registry in (("completed", FinishedJobRegistry), ("failed", FailedJobRegistry),
                              ("cancelled", CanceledJobRegistry), ("expired", CanceledJobRegistry)):  # fmt: skip
-        assert registry(QUEUE, connection=connection).key == keys.rq_registry(status, QUEUE)
+        assert registry(QUEUE, connection=connection).key == rq_keys.registry(status, QUEUE)

@@ -13,7 +13,7 @@ from agent_core.entries import ModelCompleted, ModelStarted, ToolRequested
 from agent_core.ports import Model
 from agent_core.testing import ScriptedModel
 from agent_core.types import Json
-from jobs import keys
+from jobs import rq_keys
 from jobs.files import FileStore
 from jobs.moves import Attempt
 from jobs.queue import Claim, queue_names
@@ -126,7 +126,7 @@ class Bench:
 
     async def end_lease(self, claim: Claim) -> None:
         """Makes the lease of an attempt end now."""
-        await self.store.link.command("ZADD", keys.rq_wip(claim.queue), "XX", 0, claim.member)
+        await self.store.link.command("ZADD", rq_keys.wip(claim.queue), "XX", 0, claim.member)
 
     async def types(self, job_id: str) -> list[str]:
         return [line.type for line in await self.store.lines(job_id)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent_core.testing import ScriptedModel, says
-from jobs import actions, keys
+from jobs import actions, keys, rq_keys
 from jobs.link import milliseconds
 from jobs.queue import Claim, Overdue
 from jobs.records import RECORD_VERSION
@@ -135,7 +135,7 @@ async def test_a_queued_job_without_a_ticket_gets_one_and_one_with_a_ticket_no_s
     long_ago = milliseconds() - 60_000
     for job_id in (lost, kept, aside):
         await store.link.command("ZADD", keys.QUEUED, long_ago, job_id)
-    queue, side = keys.rq_queue("default.default"), keys.rq_queue(f"default.default@x@{bench.agent.version}")
+    queue, side = rq_keys.queue("default.default"), rq_keys.queue(f"default.default@x@{bench.agent.version}")
     await store.link.command("LREM", queue, 0, lost)
     await store.link.command("LREM", queue, 0, aside)
     await store.link.command("RPUSH", side, aside)
@@ -166,7 +166,7 @@ async def test_a_running_job_whose_record_is_damaged_is_set_aside_once_its_lease
     assert [lost[0] for lost in (await bench.reaper.sweep()).lost] == [job_id]
     assert await dead_letters(bench) == [job_id]
     assert (await bench.reaper.sweep()).lost == []
-    assert await bench.store.link.command("ZCARD", keys.rq_wip(claim.queue)) == 0
+    assert await bench.store.link.command("ZCARD", rq_keys.wip(claim.queue)) == 0
 
 
 async def test_a_record_of_a_newer_version_is_left_to_a_newer_worker(bench: Bench):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from agent_core.errors import StaleAttemptError
-from jobs import actions, keys, stats
+from jobs import actions, keys, rq_keys, stats
 from jobs.errors import JobsError
 from jobs.journal import LAST_EVENTS
 from jobs.link import RedisLink, connect, milliseconds
@@ -65,7 +65,7 @@ class Side:
             assert isinstance(store, JobStore)
             found = {}
             for name in await store.tickets.names():
-                ids = await store.link.command("LRANGE", keys.rq_queue(name), 0, -1)
+                ids = await store.link.command("LRANGE", rq_keys.queue(name), 0, -1)
                 found[name] = [job_id.decode() for job_id in ids]
         return {name: [self.number(job_id) for job_id in ids] for name, ids in found.items() if ids}
 
