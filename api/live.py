@@ -1,4 +1,4 @@
-"""The hub: one Redis subscription of the process, shared by all who watch jobs.
+"""The hub: one Redis subscription of the process, shared by all who watch jobs, and by what is remembered of Redis.
 
 A message only says that something may be new; what is true stands in the journal. So a lost message costs a watcher
 seconds, until it looks again by itself, and never an event.
@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from agent_core.types import Json
 from jobs import keys
+from jobs.recent import Recent
 
 log = structlog.get_logger(__name__)
 
@@ -30,8 +31,6 @@ MOST_PENDING = 256
 """Live events kept for a watcher; one that is further behind is told that it missed some."""
 BROKEN = (RedisError, OSError, AttributeError)
 """What a broken connection raises: redis-py's trips over its own writer when another coroutine has just closed it."""
-IDLE_CHANNEL = keys.channel("")
-"""Subscribed to at all times: a subscription without channels cannot be listened to."""
 
 
 class Watch:
@@ -73,10 +72,11 @@ class _Channel:
 
 
 class Hub:
-    """Start it on the event loop whose coroutines watch."""
+    """Start it on the event loop whose coroutines watch. What changes meanwhile is forgotten by `recent`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, recent: Recent) -> None:
         self._client = redis.asyncio.Redis.from_url(url, socket_connect_timeout=2.0)
+        self._recent = recent
         self._pubsub: Any = None
         self._channels: dict[str, _Channel] = {}
         self._task: asyncio.Task[None] | None = None
@@ -137,9 +137,8 @@ class Hub:
         while True:
             try:
                 async with self._client.pubsub() as pubsub:
-                    await pubsub.subscribe(IDLE_CHANNEL, *self._channels)
+                    await pubsub.subscribe(keys.CHANGED, *self._channels)
                     self._pubsub = pubsub
-                    self._wake_all()
                     await self._listen(pubsub)
             except BROKEN as exc:
                 log.info("no live events until Redis is back", error=str(exc))
@@ -167,7 +166,11 @@ class Hub:
                 watch.notify()
 
     def _dispatch(self, message: dict[str, Any]) -> None:
-        channel = self._channels.get((message["channel"] or b"").decode())
+        name = (message["channel"] or b"").decode()
+        if name == keys.CHANGED:
+            self._changed(message)
+            return
+        channel = self._channels.get(name)
         if channel is None:
             return
         if message["type"] == "subscribe":
@@ -176,6 +179,13 @@ class Hub:
             event = _parse(message["data"]) if message["data"] else None
             for watch in channel.watches:
                 watch.notify(event)
+
+    def _changed(self, message: dict[str, Any]) -> None:
+        """Forgets what has changed, or everything where a subscription begins: nobody told us before. It may have been
+        the key of someone who watches.
+        """
+        self._recent.forget(message["data"].decode() if message["type"] == "message" else None)
+        self._wake_all()
 
 
 def _parse(data: bytes) -> Json | None:

@@ -12,7 +12,9 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.audit import note_answer
 from api.errors import problem_response
+from jobs.rate import Standing
 
 log = structlog.get_logger(__name__)
 
@@ -40,15 +42,17 @@ class RequestMiddleware:
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given.decode() if CLIENT_ID.fullmatch(given) else new_request_id()
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
         started = False
 
         async def send_marked(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                await note_answer(scope, message)
                 headers = list(message.get("headers", ()))
-                message["headers"] = headers + marks(headers, request_id)
+                message["headers"] = headers + marks(headers, request_id) + rate_headers(state.get("rate"))
             await send(message)
 
         try:
@@ -60,6 +64,17 @@ class RequestMiddleware:
             if started:
                 raise
             await problem_response(exc, request_id)(scope, receive, send_marked)
+
+
+def rate_headers(standing: Standing | None) -> list[Header]:
+    """What a tenant with a limit is told of it: draft-ietf-httpapi-ratelimit-headers, from its 8th version on."""
+    if standing is None:
+        return []
+    rate = standing.rate
+    return [
+        (b"ratelimit-policy", b'"requests";q=%d;w=%d' % (rate.burst, rate.window)),
+        (b"ratelimit", b'"requests";r=%d;t=%d' % (standing.left, standing.more_in)),
+    ]
 
 
 def new_request_id() -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas import PRINTABLE, Strict
+from api.schemas import PRINTABLE, Strict, Time
 from jobs.keyring import Scope
 
 TenantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -16,10 +16,11 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class KeyIn(Strict):
-    """A key to make. Only the bootstrap key may name another tenant."""
+    """A key to make. Only the bootstrap key may name another tenant. A key makes none that outlives it."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=PRINTABLE)]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=10)]
+    expires_at: Time | None = None
     tenant: TenantName | None = None
 
 
@@ -32,6 +33,8 @@ class KeyView(BaseModel):
     scopes: list[str]
     hint: str
     created_at: str
+    expires_at: str | None
+    last_used_at: str | None = Field(description="Right to a minute or so.")
 
 
 class NewKey(KeyView):
@@ -60,6 +63,21 @@ class LimitsIn(Strict):
     def changes(self) -> dict[str, int | None]:
         """The limits that were given."""
         return self.model_dump(exclude_unset=True, exclude={"scope", "tenant"})
+
+
+class AuditEntryView(BaseModel):
+    """A change by the API, or an attempt at one."""
+
+    id: str
+    created_at: str
+    key_id: str | None = Field(description="The API key; null when it was not valid.")
+    action: str = Field(description="The `operationId` of what was asked for.")
+    method: str
+    path: str
+    target: str | None = Field(description="The id or the scope of what it is about, or of what it made.")
+    status: int = Field(description="What was answered.")
+    request_id: str
+    address: str | None = Field(description="The client's, as the server saw it.")
 
 
 class LimitsView(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from cli.errors import UsageError
 from cli.options import AsJson, DataDir
 
 NONE = "none"
+COLUMNS = ("created_at", "key_id", "action", "target", "status", "address", "request_id")
 Tenant = Annotated[str | None, typer.Option("--tenant", help="Another tenant; for the bootstrap key alone.")]
 
 limits = typer.Typer(invoke_without_command=True, help="How much a tenant may take of the platform at once.")
@@ -18,6 +20,7 @@ limits = typer.Typer(invoke_without_command=True, help="How much a tenant may ta
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
     app.add_typer(limits, name="limits")
+    app.command()(audit)
 
 
 @limits.callback()
@@ -68,6 +71,47 @@ def set_limits(
         body["tenant"] = tenant
     found = call(data_dir, lambda client: client.put("/v1/limits", body))
     output.print_json(found) if as_json else _print([found])
+
+
+def audit(
+    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="Like 2026-11-20T00:00:00Z.")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before that time.")] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Only of this kind, like revoke_key.")] = None,
+    key: Annotated[str | None, typer.Option("--key", metavar="ID", help="Only by this API key.")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="Only about this id or scope.")] = None,
+    tenant: Tenant = None,
+    without_key: Annotated[
+        bool, typer.Option("--without-key", help="Attempts without a valid key; for the bootstrap key alone.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="At most this many. [default: 50; with --json all]")
+    ] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show who changed what, the newest first; with --json all of it, an entry a line. It takes the scope admin."""
+    import json
+
+    from cli import output
+    from cli.client import Client
+    from cli.session import call
+
+    most = limit or (None if as_json else 50)
+    filters = {"created_after": since, "created_before": until, "action": action, "key_id": key, "target": target}
+
+    async def work(client: Client) -> None:
+        shown = 0
+        rows: list[list[Any]] = []
+        async with aclosing(client.audit(**filters, tenant=tenant, without_key=without_key)) as entries:
+            async for entry in entries:
+                output.line(json.dumps(entry)) if as_json else rows.append([entry[name] for name in COLUMNS])
+                shown += 1
+                if shown == most:
+                    break
+        if not as_json:
+            output.print_table([name.removesuffix("_at").replace("_", " ") for name in COLUMNS], rows)
+
+    call(data_dir, work)
 
 
 def _number(name: str, text: str) -> int | None:

@@ -5,6 +5,7 @@ The API holds the rate (`jobs.rate`), the claim script the running jobs; both re
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -56,7 +57,9 @@ class LimitBook:
         args: list[Arg] = []
         for name, value in changes.items():
             args += [names[name], "" if value is None else value]
-        await self._link.script(script("write_limits"), [keys.limits(tenant)], args)
+        key = keys.limits(tenant)
+        written = self._link.script(script("write_limits"), [key], args)
+        await asyncio.gather(written, self._link.command("PUBLISH", keys.CHANGED, key))
         return next((limits for limits in await self.all(tenant) if limits.scope == scope), Limits(scope))
 
     async def all(self, tenant: str) -> list[Limits]:

@@ -40,20 +40,22 @@ async def test_limits_that_make_no_sense_are_refused_and_not_kept(api, echo, cha
     assert (await api.get("/v1/limits")).json()["data"] == [NONE]
 
 
-async def test_an_admin_sets_those_of_its_own_tenant_and_the_bootstrap_key_those_of_any(api, url):
+async def test_the_bootstrap_key_sets_a_tenants_limits_and_its_admin_those_of_its_agents(api, url, echo):
     made = (await api.post("/v1/keys", json={"name": "b", "scopes": ["admin"], "tenant": "b"})).json()
     body = {"scope": "tenant", "running": 3}
     async with client_of(url, made["secret"]) as other:
-        assert (await other.put("/v1/limits", json=body)).status_code == 200
-        for answer in (
-            await other.put("/v1/limits", json={**body, "tenant": "default"}),
-            await other.get("/v1/limits", params={"tenant": "default"}),
+        for answer, code in (
+            (await other.put("/v1/limits", json=body), "operators_limit"),
+            (await other.put("/v1/limits", json={**body, "tenant": "default"}), "foreign_tenant"),
+            (await other.get("/v1/limits", params={"tenant": "default"}), "foreign_tenant"),
         ):
-            assert (answer.status_code, answer.json()["code"]) == (403, "foreign_tenant")
+            assert (answer.status_code, answer.json()["code"]) == (403, code)
+        assert (await api.put("/v1/limits", json={**body, "tenant": "b"})).status_code == 200
+        of_agent = (await other.put("/v1/limits", json={"scope": "agent:echo", "running": 1})).json()
+        limits = [{**NONE, "running": 3}, of_agent]
+        assert (await other.get("/v1/limits")).json()["data"] == limits
+        assert (await api.get("/v1/limits", params={"tenant": "b"})).json()["data"] == limits
         assert (await api.get("/v1/limits")).json()["data"] == [NONE]
-        assert (await api.get("/v1/limits", params={"tenant": "b"})).json()["data"] == [{**NONE, "running": 3}]
-        await api.put("/v1/limits", json={**body, "running": 4, "tenant": "b"})
-        assert (await other.get("/v1/limits")).json()["data"] == [{**NONE, "running": 4}]
 
 
 async def test_limits_are_for_admins(api, url):
