@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from agent_core.types import Json
-from jobs import keys, rq_keys
+from jobs import keys, queue_keys
 from jobs.blobs import resolve
 from jobs.fleet import WorkerReport, workers
 from jobs.journal import Line, parse_line
 from jobs.kill_switch import KillSwitches, switches_of
+from jobs.limits import LimitBook
 from jobs.link import RedisLink, milliseconds
 from jobs.queue import LEASE_MARGIN
 from jobs.records import Job, rfc3339
@@ -21,6 +22,7 @@ Gate = Literal[
     "kill_switch",
     "queued_behind",
     "session",
+    "concurrency",
     "no_worker",
     "no_version",
     "no_capacity",
@@ -40,7 +42,8 @@ NEWEST = 64
 async def explain(store: JobStore, link: RedisLink, job: Job) -> Json:
     """Which gate holds the job, in a word and in a sentence, with what there is to know about it.
 
-    `place` is the number of jobs before it in its queue, `workers` the number of live workers that serve its pool.
+    `place` is the number of its tenant's jobs before it in its queue, `workers` the number of live workers that serve
+    its pool.
     """
     if job.ended:
         return _answer(job, "ended", f"it is {job.status}: {job.stop_reason or 'no reason was recorded'}")
@@ -109,7 +112,7 @@ def _action(job: Job, calls: Sequence[Json]) -> str:
 async def _running(link: RedisLink, job: Job, newest: Sequence[Line]) -> Json:
     step = max((line.data["step"] for line in newest if "step" in line.data), default=0)
     doing = _doing(newest)
-    lease = await link.command("ZSCORE", rq_keys.wip(job.queue), f"{job.id}:{job.token}")
+    lease = await link.command("ZSCORE", queue_keys.wip(job.queue), f"{job.id}:{job.token}")
     asked = f"; a {job.flag} was asked for" if job.flag else ""
     return _answer(
         job,
@@ -163,6 +166,13 @@ async def _queued(store: JobStore, link: RedisLink, job: Job, newest: Sequence[L
     if ahead is not None:
         detail = f"its session runs one job at a time, and {ahead} is before it"
         return _answer(job, "session", detail, since=rfc3339(since), ahead=ahead)
+    full = await _full_limit(link, job)
+    if full is not None:
+        of = {"tenant": "the tenant", "agent": f"the agent {job.spec.agent}"}.get(full["scope"].partition(":")[0])
+        of = of or f"the key {full['scope'].partition(':')[2]}"
+        detail = f"{full['running']} jobs of {of} run, and no more than {full['limit']} may at once"
+        place = await store.tickets.place(job)
+        return _answer(job, "concurrency", detail, place=place, since=rfc3339(since), limit=full)
     return await _for_a_worker(store, link, job, since)
 
 
@@ -195,13 +205,26 @@ async def _ahead_in_session(link: RedisLink, job: Job) -> str | None:
     return first.decode() if first is not None and first.decode() != job.id else None
 
 
+async def _full_limit(link: RedisLink, job: Job) -> Json | None:
+    """The first limit of running jobs that has no room for this one."""
+    limits = {limits.scope: limits.running for limits in await LimitBook(link).all(job.tenant)}
+    asked = {scope: limits.get(scope) for scope in ("tenant", f"agent:{job.spec.agent}")}
+    if job.spec.concurrency is not None:
+        asked[f"key:{job.spec.concurrency['key']}"] = job.spec.concurrency["limit"]
+    for scope, most in asked.items():
+        running = await link.command("SCARD", queue_keys.running(job.tenant, scope))
+        if most is not None and running >= most:
+            return {"scope": scope, "limit": most, "running": running}
+    return None
+
+
 async def _for_a_worker(store: JobStore, link: RedisLink, job: Job, since: int) -> Json:
     pool, version = job.spec.pool, f"{job.spec.agent}@{job.spec.agent_version}"
     serving = [worker for worker in await workers(link) if pool in worker.pools and not worker.draining]
     able = [worker for worker in serving if version in worker.versions]
     place = await store.tickets.place(job)
     gate, detail = _gate(pool, version, serving, able, place)
-    if await link.command("EXISTS", rq_keys.SUSPENDED):
+    if await link.command("EXISTS", queue_keys.SUSPENDED):
         gate, detail = "paused", "all workers are suspended (rq suspend)"
     return _answer(job, gate, detail, place=place, since=rfc3339(since), workers=len(serving))
 
@@ -214,7 +237,7 @@ def _gate(
     if not able:
         return "no_version", f"{len(serving)} live worker(s) serve the pool {pool}, and none can run {version}"
     busy, slots = sum(worker.running for worker in able), sum(worker.concurrency for worker in able)
-    before = "it is next in its queue" if not place else f"{place} job(s) are before it in its queue"
+    before = "it is next in its queue" if not place else f"{place} job(s) of its tenant are before it in its queue"
     if busy >= slots:
         return "no_capacity", f"all {slots} slots of {len(able)} worker(s) are taken; {before}"
     return "queued_behind", f"{before}; {slots - busy} of {slots} slots are free"

@@ -1,4 +1,4 @@
-"""Every Redis key of the platform's own; they begin with `ns:`. Those under `rq:` are in `jobs.rq_keys`."""
+"""Every Redis key of the platform's own; they begin with `ns:`. Those of the queue are in `jobs.queue_keys`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ KILL_SWITCH = f"{PREFIX}kill_switch"
 """Hash: the kill switches that are on, by what they stop: `global`, `tenant:{t}`, `agent:{t}:{a}`."""
 TENANTS = f"{PREFIX}tenants"
 """Set: every tenant that has submitted a job."""
+AUDIT_LOGS = f"{PREFIX}audit_logs"
+"""Set: keys of the audit logs that there are."""
 ALERTS = f"{PREFIX}alerts"
 """Hash: the alerts that are raised, as JSON by condition, tenant and window; see `jobs.alerts`."""
 ALERT_OUTBOX = f"{PREFIX}alert_outbox"
@@ -55,7 +57,7 @@ PENDING_APPROVALS = f"{PREFIX}pending_approvals"
 DECIDED = f"{PREFIX}decided"
 """Sorted set: parked jobs of which every approval is decided, by the time in ms since when."""
 LANES = f"{PREFIX}lanes"
-"""Sorted set: the lanes that have deliveries, by the time in ms at which the next one may be made."""
+"""Sorted set: the lanes of webhooks that have deliveries, by the time in ms at which the next one may be made."""
 SETTLED = f"{PREFIX}settled"
 """Sorted set: deliveries that were made or given up, by the time in ms at which they were."""
 SCHEDULES = f"{PREFIX}schedules"
@@ -64,6 +66,8 @@ FIRING = f"{PREFIX}firing"
 """Sorted set: slots whose jobs are being submitted, as `schedule slot`, by the time in ms at which another tries."""
 PROBE = f"{PREFIX}probe"
 """String: written to find out whether Redis takes writes."""
+CHANGED = f"{PREFIX}changed"
+"""Pub/sub channel: names of keys that have changed and that processes remember; see `jobs.recent`."""
 SERVER_SECRET = f"{PREFIX}server_secret"
 """String: 32 random bytes, of which the keys are derived that every API process must share; see `jobs.cursors`."""
 JOB_PREFIX = f"{PREFIX}job:"
@@ -78,6 +82,7 @@ SAMPLES_PREFIX = f"{PREFIX}samples:"
 KILL_EVIDENCE_PREFIX = f"{PREFIX}kill_evidence:"
 STOPPED_PREFIX = f"{PREFIX}stopped:"
 WAKE_PREFIX = f"{PREFIX}wake:"
+LIMITS_PREFIX = f"{PREFIX}limits:"
 APPROVAL_PREFIX = f"{PREFIX}approval:"
 JOB_APPROVALS_PREFIX = f"{PREFIX}job_approvals:"
 APPROVALS_PREFIX = f"{PREFIX}approvals:"
@@ -195,9 +200,24 @@ def api_keys(tenant: str) -> str:
     return f"{PREFIX}keys:{tenant}"
 
 
+def keys_used(tenant: str) -> str:
+    """Sorted set: ids of a tenant's API keys by the time in ms at which they were last used."""
+    return f"{PREFIX}keys_used:{tenant}"
+
+
 def limits(tenant: str) -> str:
     """Hash: the tenant's limits by what they limit: `requests_per_minute`, `burst`, `running`, `running:agent:{a}`."""
-    return f"{PREFIX}limits:{tenant}"
+    return LIMITS_PREFIX + tenant
+
+
+def audit_log(tenant: str | None) -> str:
+    """Stream: who changed what of a tenant; without one, who tried to without a valid key."""
+    return f"{PREFIX}audit:{tenant or ''}"
+
+
+def rate(tenant: str) -> str:
+    """Hash: `level` and time `at` in µs of the bucket out of which a tenant's requests take tokens; see `rate.lua`."""
+    return f"{PREFIX}rate:{tenant}"
 
 
 def budgets(tenant: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
 from rq.utils import utcformat
 
-from jobs import keys, outbox, rq_keys
+from jobs import keys, lanes, outbox, queue_keys
 from jobs.link import Arg, RedisLink, milliseconds
 from jobs.records import PRIORITIES, RECORD_VERSION, Job, JobSpec, parse_record
 from jobs.scripts import script
@@ -29,7 +30,8 @@ LEASE_MARGIN = 366 * 24 * 3600
 """Seconds that RQ's own registries see a lease end later than it does. Its clean-up (`rq info` runs it) takes what it
 believes abandoned off the registry for good; however long no worker of ours was up, the reaper must find it there.
 """
-MOST_WAKES = 64
+MOST_LOOKS = 1000
+"""Tickets that one claim looks at: it must not hold Redis up however many of them may not run."""
 MOST_OVERDUE = 200
 """Jobs of each kind that one sweep looks at."""
 PREFIXES = json.dumps(
@@ -37,11 +39,9 @@ PREFIXES = json.dumps(
         keys.JOB_PREFIX,
         keys.JOURNAL_PREFIX,
         keys.CHANNEL_PREFIX,
-        rq_keys.JOB_PREFIX,
-        rq_keys.WIP_PREFIX,
-        rq_keys.EXECUTION_PREFIX,
-        rq_keys.EXECUTIONS_PREFIX,
-        rq_keys.QUEUE_PREFIX,
+        queue_keys.JOB_PREFIX,
+        queue_keys.EXECUTION_PREFIX,
+        queue_keys.EXECUTIONS_PREFIX,
         keys.session_jobs("{tenant}", "{session}"),
         keys.STOPPED_PREFIX,
     ]
@@ -50,19 +50,9 @@ CLAIM = TRANSITIONS["claim"]
 CLAIM_SOURCES = json.dumps(dict.fromkeys(sorted(CLAIM.sources), True))
 
 
-def queue_name(pool: str, priority: str) -> str:
-    """The RQ queue of a pool and a priority, as `rq info` lists it."""
-    return f"{pool}.{priority}"
-
-
 def queue_names(pools: Iterable[str]) -> list[str]:
     """The queues of some pools in the order in which they are served: every high one before every default one."""
-    return [queue_name(pool, priority) for priority in PRIORITIES for pool in pools]
-
-
-def side_queue(queue: str, spec: JobSpec) -> str:
-    """The queue of jobs of one agent version, out of another queue, that only workers with that version take from."""
-    return f"{queue}@{spec.agent}@{spec.agent_version}"
+    return [lanes.queue_name(pool, priority) for priority in PRIORITIES for pool in pools]
 
 
 def serves(versions: Container[str], side: str) -> bool:
@@ -76,7 +66,10 @@ def serves(versions: Container[str], side: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that has become this worker's attempt; None when its record could not be read, for the reason `damaged`."""
+    """A job that has become this worker's attempt; None when its record could not be read, for the reason `damaged`.
+
+    `queue` is the lane that its ticket was in.
+    """
 
     job_id: str
     token: str
@@ -123,7 +116,7 @@ class Tickets:
         self._link = link
 
     def push(self, job: Job, *, front: bool = False, again: bool = False) -> asyncio.Future[int]:
-        """Puts a ticket of a queued job into its queue; 1 when it did. Sent in the order of the calls.
+        """Puts a ticket of a queued job into its lane; 1 when it did. Sent in the order of the calls.
 
         `again` looks for an earlier ticket first, which takes time in proportion to the queue.
         """
@@ -133,27 +126,27 @@ class Tickets:
         self, job_id: str, tenant: str, spec: JobSpec, *, front: bool = False, again: bool = False
     ) -> asyncio.Future[int]:
         """See `push`."""
-        name = queue_name(spec.pool, spec.priority)
+        lane = lanes.home(tenant, spec)
         ticket_keys = [
             keys.job(job_id),
-            rq_keys.queue(name),
-            rq_keys.job(job_id),
-            rq_keys.QUEUES,
+            queue_keys.queue(lane),
+            queue_keys.job(job_id),
             keys.session_jobs(tenant, spec.session_id or ""),
-            keys.wake(spec.pool),
             keys.DUE,
-            rq_keys.queue(side_queue(name, spec)),
             keys.KILL_SWITCH,
             keys.DEAD_LETTERS,
+            *(lanes.places(tenant, spec) if again else ()),
         ]
         call = json.dumps([TASK, None, [job_id], {}])
-        args = [job_id, name, _now(), call, "front" if front else "back", int(again), MOST_WAKES, keys.STOPPED_PREFIX]
+        place = "front" if front else "back"
+        args: list[Arg] = [job_id, lane, _now(), call, place, keys.STOPPED_PREFIX, lanes.NAMES]
         return self._link.script(script("push_ticket"), ticket_keys, args)
 
     async def claim(
         self, queues: Sequence[str], versions: Iterable[str], *, most: int, lease: int, worker: str
     ) -> list[Claim]:
-        """Takes up to `most` jobs off the queues, in their order, as attempts of this worker.
+        """Takes up to `most` jobs off the queues, in their order, as attempts of this worker. Of one queue the tenant
+        comes first of whose jobs from it the fewest run.
 
         `versions` are the "agent@version" that the worker can run; `lease` is in seconds. Raises UnavailableError;
         what was claimed without our hearing of it comes back when its lease ends.
@@ -173,15 +166,11 @@ class Tickets:
             CLAIM.event,
             RECORD_VERSION,
             outbox.NAMES,
+            lanes.NAMES,
+            MOST_LOOKS,
+            *queues,
         ]
-        claim_keys = [
-            rq_keys.SUSPENDED,
-            rq_keys.QUEUES,
-            keys.QUEUED,
-            keys.DUE,
-            keys.KILL_SWITCH,
-            *map(rq_keys.queue, queues),
-        ]
+        claim_keys = [queue_keys.SUSPENDED, keys.QUEUED, keys.DUE, keys.KILL_SWITCH]
         answer = await self._link.script(script("claim"), claim_keys, args, patient=False)
         return [_claim(*item) for item in answer]
 
@@ -194,7 +183,7 @@ class Tickets:
         beat_keys = [
             key
             for job_id, token, queue in members
-            for key in (keys.job(job_id), rq_keys.wip(queue), rq_keys.execution(job_id, token))
+            for key in (keys.job(job_id), queue_keys.wip(queue), queue_keys.execution(job_id, token))
         ]
         args: list[Arg] = [lease, LEASE_MARGIN, *(f"{job_id}:{token}" for job_id, token, _ in members)]
         answer = await self._link.script(script("beat"), beat_keys, args, patient=False)
@@ -206,12 +195,20 @@ class Tickets:
         """What is due, expired, queued for long, held by a lease that has ended, or has left children behind; at most
         `most` of each.
         """
-        sweep_keys = [keys.DUE, keys.EXPIRING, keys.QUEUED, rq_keys.QUEUES, keys.ORPHANS]
-        args: list[Arg] = [LEASE_MARGIN, most, unticketed_ms, rq_keys.WIP_PREFIX, rq_keys.QUEUE_PREFIX, *skip]
+        sweep_keys = [keys.DUE, keys.EXPIRING, keys.QUEUED, queue_keys.QUEUES, keys.ORPHANS]
+        prefixes = (queue_keys.WIP_PREFIX, queue_keys.QUEUE_PREFIX)
+        args: list[Arg] = [LEASE_MARGIN, most, unticketed_ms, *prefixes, *skip, queue_keys.HELD_BACK_PREFIX]
         found = await self._link.script(script("overdue"), sweep_keys, args, patient=False)
         due, expired, unticketed, lost, orphans = found
         held = [(*member.decode().split(":", 1), queue.decode()) for member, queue in lost]
         return Overdue(_texts(due), _texts(expired), _texts(unticketed), held, _texts(orphans))
+
+    async def sweep_limits(self) -> int:
+        """Lets jobs go on that a limit of running jobs holds back though it has room: it was raised or lifted, or a
+        slot was not given back. Returns how many limits had room.
+        """
+        args: list[Arg] = [lanes.NAMES, MOST_OVERDUE, keys.JOB_PREFIX]
+        return int(await self._link.script(script("sweep_limits"), [queue_keys.WAITS], args, patient=False))
 
     async def set_aside(self, job_id: str, token: str = "", queue: str = "") -> None:
         """Keeps a job whose record cannot be read for a person, out of the way of all others.
@@ -222,17 +219,17 @@ class Tickets:
         await asyncio.gather(
             self._link.command("ZADD", keys.DEAD_LETTERS, "NX", milliseconds(), job_id),
             *(self._link.command("ZREM", index, job_id) for index in indexes),
-            self._link.command("ZREM", rq_keys.wip(queue), f"{job_id}:{token}"),
+            self._link.command("ZREM", queue_keys.wip(queue), f"{job_id}:{token}"),
         )
 
     async def side_queues(self) -> list[str]:
         """Queues of jobs whose agent version some worker could not run."""
-        return [name for name in await self.names() if "@" in name]
+        return [name for name in await self.names() if "@" in name and "~" not in name]
 
     async def names(self) -> list[str]:
-        """Every queue there ever was a ticket in."""
-        found = await self._link.command("SMEMBERS", rq_keys.QUEUES)
-        return sorted(key.decode().removeprefix(rq_keys.QUEUE_PREFIX) for key in found)
+        """Every queue there ever was a ticket in, and every lane that is not empty."""
+        found = await self._link.command("SMEMBERS", queue_keys.QUEUES)
+        return sorted(key.decode().removeprefix(queue_keys.QUEUE_PREFIX) for key in found)
 
     async def stop(self, job_id: str, worker: str) -> None:
         """Tells a worker, by RQ's own command, to stop a job at once."""
@@ -240,21 +237,26 @@ class Tickets:
         await self._link.command("PUBLISH", PUBSUB_CHANNEL_TEMPLATE % worker, payload)
 
     async def depths(self) -> dict[str, int]:
-        """Tickets in each queue."""
-        names = await self.names()
-        sizes = await asyncio.gather(*(self._link.command("LLEN", rq_keys.queue(name)) for name in names))
-        return dict(zip(names, map(int, sizes), strict=True))
+        """Tickets of each queue, with those that limits hold back."""
+        depths = Counter[str]()
+        for queue, tickets, _ in await self._depths():
+            depths[queue.decode()] += tickets
+        return dict(sorted(depths.items()))
 
     async def running(self) -> int:
         """Jobs that some worker holds, over the whole fleet."""
-        sizes = await asyncio.gather(*(self._link.command("ZCARD", rq_keys.wip(name)) for name in await self.names()))
-        return sum(map(int, sizes))
+        return sum(running for _, _, running in await self._depths())
+
+    async def _depths(self) -> list[tuple[bytes, int, int]]:
+        found: list[tuple[bytes, int, int]] = await self._link.script(
+            script("depths"), [queue_keys.QUEUES], [lanes.NAMES]
+        )
+        return found
 
     async def place(self, job: Job) -> int | None:
-        """How many tickets stand before the job's in its queue; None when it has none there."""
-        name = queue_name(job.spec.pool, job.spec.priority)
-        place = await self._link.command("LPOS", rq_keys.queue(name), job.id)
-        return None if place is None else int(place)
+        """How many tickets of its tenant stand before the job's in its queue; None when it has none there."""
+        found = (self._link.command("LPOS", key, job.id) for key in lanes.places(job.tenant, job.spec))
+        return next((int(place) for place in await asyncio.gather(*found) if place is not None), None)
 
 
 def _claim(job_id: bytes, token: bytes, queue: bytes, flat: list[bytes]) -> Claim:

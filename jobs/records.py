@@ -65,6 +65,8 @@ class JobSpec:
     tags: list[str] = field(default_factory=list)
     metadata: Json = field(default_factory=dict)
     output_schema: Json | None = None
+    concurrency: Json | None = None
+    """`key` and `limit`: it runs only while fewer than `limit` jobs of the tenant with the same `key` do."""
     submitted_by: str | None = None
     """Id of the API key that submitted it."""
     parent_id: str | None = None
@@ -141,6 +143,7 @@ class Job:
             "service": spec.service,
             "tags": spec.tags,
             "metadata": spec.metadata,
+            "concurrency": spec.concurrency,
             "budget": self.budget.to_json(),
             "usage": {
                 **{name: counters.get(name, 0) for name in COUNTERS[:6]},
@@ -176,6 +179,8 @@ def record_fields(job_id: str, tenant: str, spec: JobSpec, budget: Budget) -> li
         "webhook", own_webhook(tenant, spec.webhook),
         "ancestors", " ".join(spec.ancestors),
         "agents", " ".join([*spec.ancestor_agents, spec.agent]),
+        *([] if spec.concurrency is None else
+          ["concurrency_key", spec.concurrency["key"], "concurrency_limit", spec.concurrency["limit"]]),
         "spec", json.dumps(spec.to_json(), ensure_ascii=False),
         *(word for pair in budget_fields(budget).items() for word in pair),
     ]  # fmt: skip

@@ -16,7 +16,7 @@ import redis
 
 from agent_core.errors import BudgetError, KilledError, StaleAttemptError
 from agent_core.types import Budget, Json
-from jobs import approvals, keys, outbox, rq_keys, stats
+from jobs import approvals, keys, lanes, outbox, queue_keys, stats
 from jobs.blobs import pack, resolve
 from jobs.errors import ConflictError, IdempotencyError, NotFoundError, UnavailableError
 from jobs.journal import FIRST, Line, dump, parse_line
@@ -24,7 +24,7 @@ from jobs.kill_switch import Switch, switches_of
 from jobs.link import RedisLink
 from jobs.money import NAMES, NO_MONEY, Money, refusal_from
 from jobs.moves import Attempt, Child, Hold, Idempotency, Moved, Submitted
-from jobs.queue import LEASE_MARGIN, Tickets, queue_name
+from jobs.queue import LEASE_MARGIN, Tickets
 from jobs.records import DamagedRecordError, Job, JobSpec, new_id, parse_record, record_fields
 from jobs.scripts import script
 from jobs.status import ENDED, TRANSITIONS, Status, refusal
@@ -254,13 +254,13 @@ class JobStore:
                 keys.ended_jobs(job.tenant, job.status),
                 keys.session_jobs(job.tenant, job.spec.session_id or ""),
                 keys.STATS,
-                rq_keys.wip(queue),
-                rq_keys.execution(job.id, token),
-                rq_keys.executions(job.id),
-                rq_keys.job(job.id),
-                rq_keys.registry(
+                queue_keys.wip(queue),
+                queue_keys.execution(job.id, token),
+                queue_keys.executions(job.id),
+                queue_keys.job(job.id),
+                queue_keys.registry(
                     transition.target if transition.ends else job.status,
-                    queue or queue_name(job.spec.pool, job.spec.priority),
+                    queue or lanes.home(job.tenant, job.spec),
                 ),
                 keys.ENDED,
                 keys.job_blobs(job.id),
@@ -299,6 +299,7 @@ class JobStore:
                 approvals.dump_requests(asks),
                 approvals.NAMES,
                 outbox.NAMES,
+                lanes.NAMES,
                 *(word for pair in (fields or {}).items() for word in pair),
             ],
         )

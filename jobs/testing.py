@@ -6,9 +6,8 @@ reading of one Lua script. It lives in one event loop and keeps nothing.
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from agent_core.errors import StaleAttemptError
@@ -17,114 +16,15 @@ from jobs import stats
 from jobs.approvals import Request
 from jobs.errors import ConflictError, IdempotencyError, NotFoundError
 from jobs.journal import FIRST, Line
-from jobs.kill_switch import GLOBAL
 from jobs.link import milliseconds
 from jobs.money import NO_MONEY, Money
 from jobs.moves import Attempt, Child, Hold, Idempotency, Moved, Submitted
-from jobs.queue import CLAIM, FROM_THE_START, MOST_OVERDUE, Claim, Overdue, PassOver, queue_name, side_queue
 from jobs.records import Job, JobSpec, new_id, record_fields
 from jobs.status import ENDED, TRANSITIONS, Status, refusal
 from jobs.store import IDEMPOTENCY_SECONDS, TO_THE_FRONT
 from jobs.testing_approvals import MemoryApprovals
-from jobs.testing_shelf import Clock, Record, Shelf
-
-
-class MemoryTickets:
-    """The twin of `jobs.queue.Tickets`, method by method.
-
-    `suspended` is what `rq suspend` sets; `stopped` holds (job id, worker) for each worker told to stop a job.
-    """
-
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
-        self.suspended = False
-        self.stopped: list[tuple[str, str]] = []
-
-    async def push(self, job: Job, *, front: bool = False, again: bool = False) -> int:
-        shelf, name = self._shelf, queue_name(job.spec.pool, job.spec.priority)
-        if not shelf.may_run(job.id):
-            return 0
-        places = (name, side_queue(name, job.spec))
-        if again and any(job.id in shelf.queues.get(place, ()) for place in places):
-            return 0
-        if (withheld := shelf.switches.withhold(name, job, front=front)) is not None:
-            return withheld
-        tickets = shelf.queues.setdefault(name, [])
-        tickets.insert(0 if front else len(tickets), job.id)
-        return 1
-
-    async def claim(
-        self, queues: Sequence[str], versions: Iterable[str], *, most: int, lease: int, worker: str
-    ) -> list[Claim]:
-        known, claims = set(versions), list[Claim]()
-        for queue in () if self.suspended or GLOBAL in self._shelf.switches.on else queues:
-            tickets = self._shelf.queues.get(queue, [])
-            for _ in range(len(tickets)):
-                if len(claims) == most:
-                    break
-                job_id = tickets.pop(0)
-                if self._shelf.may_run(job_id):
-                    claims += self._run(job_id, queue, known, lease, worker)
-        return claims
-
-    def _run(self, job_id: str, queue: str, known: set[str], lease: int, worker: str) -> list[Claim]:
-        """Makes the job an attempt, unless a switch stops it, or leaves it to a worker that has its agent's version."""
-        shelf, record, job = self._shelf, self._shelf.records[job_id], self._shelf.job(job_id)
-        if job is None or shelf.switches.withhold(queue, job) is not None:
-            return []
-        version = f"{record['agent']}@{record['agent_version']}"
-        if version not in known:
-            shelf.queues.setdefault(f"{queue.partition('@')[0]}@{version}", []).append(job_id)
-            return []
-        now, token = str(shelf.clock()), uuid.uuid4().hex
-        record["attempt"] = str(int(record.get("attempt", 0)) + 1)
-        record.setdefault("started_ms", now)
-        record.update(status=CLAIM.target, token=token, worker=worker, since_ms=now, queue=queue, writes="0")
-        shelf.queued.pop(job_id, None)
-        shelf.append(job_id, CLAIM.event, {"worker": worker}, record["attempt"])
-        shelf.leases[queue, f"{job_id}:{token}"] = shelf.lease_end(lease)
-        return [Claim(job_id, token, queue, shelf.job(job_id))]
-
-    async def beat(self, members: Sequence[tuple[str, str, str]], lease: int) -> list[int]:
-        answers = []
-        for job_id, token, queue in members:
-            record, key = self._shelf.records.get(job_id, {}), (queue, f"{job_id}:{token}")
-            held = key in self._shelf.leases and record.get("token") == token
-            if held:
-                self._shelf.leases[key] = self._shelf.lease_end(lease)
-            answers.append(_asked(record) if held else -1)
-        return answers
-
-    async def overdue(
-        self, *, most: int = MOST_OVERDUE, unticketed_ms: int = 10_000, skip: PassOver = FROM_THE_START
-    ) -> Overdue:
-        shelf, now = self._shelf, self._shelf.clock()
-        due = _until(shelf.due, now)[skip.due :][:most]
-        expired = _until(shelf.expiring, now)[skip.expired :][:most]
-        unticketed = _until(shelf.queued, now - unticketed_ms)[skip.unticketed :][:most]
-        ended = [(*member.split(":"), queue) for (queue, member), end in shelf.leases.items() if end < now]
-        lost = [(job_id, token, queue) for job_id, token, queue in ended[:most]]
-        return Overdue(due, expired, unticketed, lost, sorted(shelf.orphans)[:most])
-
-    async def set_aside(self, job_id: str, token: str = "", queue: str = "") -> None:
-        self._shelf.dead_letters.add(job_id)
-        for index in (self._shelf.queued, self._shelf.due, self._shelf.expiring):
-            index.pop(job_id, None)
-        self._shelf.leases.pop((queue, f"{job_id}:{token}"), None)
-
-    async def stop(self, job_id: str, worker: str) -> None:
-        """Notes that the worker was told to stop the job."""
-        self.stopped.append((job_id, worker))
-
-    async def depths(self) -> dict[str, int]:
-        return {name: len(tickets) for name, tickets in sorted(self._shelf.queues.items())}
-
-    async def running(self) -> int:
-        return len(self._shelf.leases)
-
-    async def place(self, job: Job) -> int | None:
-        tickets = self._shelf.queues.get(queue_name(job.spec.pool, job.spec.priority), [])
-        return tickets.index(job.id) if job.id in tickets else None
+from jobs.testing_shelf import Clock, Record, Shelf, asked
+from jobs.testing_tickets import MemoryTickets
 
 
 class MemoryStore:
@@ -288,6 +188,7 @@ class MemoryStore:
         if record["status"] == "running":
             record["ran_ms"] = str(int(record.get("ran_ms", 0)) + self.shelf.clock() - int(record["since_ms"]))
             self.shelf.leases.pop(lease, None)
+            self.shelf.lanes.vacate(job, record["queue"])
             gone += ["token", "worker", "since_ms"]
         elif record["status"] in ENDED:
             gone += ["ended_ms", "end_id", "lost"]
@@ -358,20 +259,10 @@ class MemoryStore:
             if any(type_ == "model.completed" for type_, _ in entries):
                 record.pop("lost", None)
             self._append_all(job_id, record, entries, reached)
-        return _asked(record)
+        return asked(record)
 
     def _append_all(
         self, job_id: str, record: Record, entries: Sequence[tuple[str, Json]], reached: Sequence[Json]
     ) -> None:
         for type_, data in (*entries, *(("budget.reached", about) for about in reached)):
             self.shelf.append(job_id, type_, data, record.get("attempt", 0))
-
-
-def _asked(record: Record) -> int:
-    """What was asked of a running attempt: 0 nothing, 1 to cancel, 2 to pause."""
-    return 1 if "cancel" in record else 2 if "pause" in record else 0
-
-
-def _until(index: Mapping[str, int], ms: int) -> list[str]:
-    """The ids of a sorted set up to a time, in its order."""
-    return [job_id for when, job_id in sorted((when, job_id) for job_id, when in index.items()) if when <= ms]

@@ -126,8 +126,12 @@ class MemoryAccounts:
             if call["role"] == "tool":
                 lost.append(("tool.charged", {**data, "name": call["model"]}))
                 continue
+            data |= {"model": call["model"], "role": call["role"], "usage": None}
+            if call["role"] == "embedding":
+                lost.append(("embedding.completed", data))
+                continue
             _add(self.records[job_id], "model_calls", 1)
-            data |= {"model": call["model"], "role": call["role"], "code": "lost", "usage": None}
+            data["code"] = "lost"
             data["message"] = "the worker was lost during the call; it is settled at its worst case"
             lost.append(("model.failed", data))
         return lost, reached

@@ -11,6 +11,7 @@ from agent_core.types import Json
 from jobs.journal import Line, dump
 from jobs.queue import CLAIM
 from jobs.records import Job, parse_record
+from jobs.testing_lanes import MemoryLanes
 from jobs.testing_money import MemoryAccounts
 from jobs.testing_switches import MemorySwitches
 
@@ -38,11 +39,13 @@ class Shelf:
     dead_letters: set[str] = field(default_factory=set)
     children: dict[str, set[str]] = field(default_factory=dict)
     orphans: set[str] = field(default_factory=set)
+    lanes: MemoryLanes = field(init=False)
     switches: MemorySwitches = field(init=False)
     accounts: MemoryAccounts = field(init=False)
 
     def __post_init__(self) -> None:
-        self.switches = MemorySwitches(self.queues)
+        self.lanes = MemoryLanes(self.queues, count=lambda lane: sum(name == lane for name, _ in self.leases))
+        self.switches = MemorySwitches(self.lanes.push)
         self.accounts = MemoryAccounts(self.clock, self.records, switches=self.switches.on)
 
     def job(self, job_id: str) -> Job | None:
@@ -116,3 +119,8 @@ class Shelf:
 def _told(job: Job, status: str) -> Json:
     """What a parent's journal says of a child's end, or of its undoing."""
     return {"job_id": job.id, "agent": job.spec.agent, "status": status}
+
+
+def asked(record: Record) -> int:
+    """What was asked of a running attempt: 0 nothing, 1 to cancel, 2 to pause."""
+    return 1 if "cancel" in record else 2 if "pause" in record else 0

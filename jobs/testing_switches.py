@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from jobs.kill_switch import Switch, switches_of
 from jobs.records import Job, JobSpec
+
+
+class GiveBack(Protocol):
+    """Of `jobs.testing_lanes.MemoryLanes`."""
+
+    def __call__(self, lane: str, job_id: str, *, front: bool) -> None: ...
 
 
 @dataclass(slots=True)
 class MemorySwitches:
     """The switches that are on, by their names, and the tickets that each withholds, as (queue, job id) in order.
 
-    `queues` are the store's, to which tickets go back.
+    `give_back` puts a ticket into its lane again.
     """
 
-    queues: dict[str, list[str]]
+    give_back: GiveBack
     on: dict[str, Switch] = field(default_factory=dict)
     withheld: defaultdict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
 
@@ -48,4 +55,4 @@ class MemorySwitches:
         """See `jobs.kill_switch.KillSwitches`."""
         self.on.pop(name, None)
         for queue, job_id in reversed(self.withheld.pop(name, [])):
-            self.queues.setdefault(queue, []).insert(0, job_id)
+            self.give_back(queue, job_id, front=True)

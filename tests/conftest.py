@@ -38,6 +38,19 @@ def redis_url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A server for one test alone, which may stop, kill and fill it."""
+    directory = Path(tempfile.mkdtemp(prefix="ns-"))
+    server = RedisServer(directory)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
 def guarded_redis(redis_url: str) -> Iterator[str]:
     """The URL of a Redis that wants a password, which the URL does not have."""
     with redis.Redis.from_url(redis_url) as client:

@@ -56,6 +56,7 @@ class Reaper:
     async def sweep(self) -> Overdue:
         """One sweep; returns what it found."""
         found = await self._store.tickets.overdue(skip=self._skip)
+        await self._store.tickets.sweep_limits()
         in_contact = self._unbroken_contact() >= self._lease
         for job_id in found.due:
             await self._quietly(self._due(job_id), job_id)

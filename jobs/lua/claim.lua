@@ -92,7 +92,7 @@ local function take(id, lane, scope)
   local key = prefix[1] .. id
   local record = redis.pcall('HMGET', key, 'status', 'agent', 'agent_version', 'tenant', 'session_id', 'v', 'agents',
     'webhook', 'concurrency_key', 'concurrency_limit')
-  if record.err then return set_aside(id, lane) end
+  if record.err or (record[1] and not record[4]) then return set_aside(id, lane) end
   if not record[1] then redis.call('DEL', prefix[4] .. id) end
   if not may_run(id, record) or is_stopped(id, record, lane) then return nil end
   local newer = record[6] and tonumber(record[6]) > tonumber(ARGV[12])
@@ -115,10 +115,10 @@ end
 local function serve(lane)
   for _, scope in ipairs(redis.call('ZRANGEBYSCORE', names.held .. lane, 1, '+inf')) do
     local list, outcome = list_of(names, lane, scope), nil
-    while not outcome do
+    repeat
       local id = redis.call('LPOP', list)
-      outcome = id and take(id, lane, scope) or (not id and 'empty')
-    end
+      outcome = not id and 'empty' or take(id, lane, scope)
+    until outcome or looks <= 0
     if redis.call('EXISTS', list) == 0 then redis.call('ZREM', names.held .. lane, scope) end
     if outcome == 'taken' then return true end
   end
@@ -137,7 +137,6 @@ local function sort_out(queue)
     if type(tenant) == 'string' then
       local lane = lane_of(queue, tenant)
       redis.call('RPUSH', names.queue .. lane, id)
-      redis.call('HSET', prefix[4] .. id, 'origin', lane)
       join(names, lane)
       looks = looks - 1
     else

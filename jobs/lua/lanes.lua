@@ -13,10 +13,10 @@ local function lane_of(queue, tenant)
   return base .. '~' .. tenant .. side
 end
 
--- the queue and the tenant of a lane
+-- the queue and the tenant of a lane; nil for a queue that is none, as there were before there were lanes
 local function parts_of(lane)
   local base, tenant, side = string.match(lane, '^([^~@]*)~([^@]*)(.*)$')
-  return base .. side, tenant
+  if base then return base .. side, tenant end
 end
 
 local function wake(names, lane)
@@ -32,6 +32,7 @@ end
 -- lets a lane that has tickets take part; one that comes back gets nothing for its absence
 local function join(names, lane)
   local queue = parts_of(lane)
+  if not queue then return end
   redis.call('SADD', names.queues, names.queue .. queue, names.queue .. lane)
   if not redis.call('ZSCORE', names.rotation .. queue, lane) then
     redis.call('ZADD', names.rotation .. queue, place(names, lane), lane)
@@ -97,10 +98,10 @@ local function vacate(names, tenant, agent, key, id, lane)
     redis.call('SREM', scope_key(names.running, tenant, scope), id)
     reopen(names, tenant, scope)
   end
-  if not string.find(lane, '~', 1, true) then return end
-  local rotation = names.rotation .. parts_of(lane)
-  local score = redis.call('ZSCORE', rotation, lane)
-  if score then
-    redis.call('ZADD', rotation, redis.call('ZCARD', names.wip .. lane) * RUNNING + score % RUNNING, lane)
+  local queue = parts_of(lane)
+  local turn = queue and redis.call('ZSCORE', names.rotation .. queue, lane)
+  if turn then
+    local score = redis.call('ZCARD', names.wip .. lane) * RUNNING + turn % RUNNING
+    redis.call('ZADD', names.rotation .. queue, score, lane)
   end
 end

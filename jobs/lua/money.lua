@@ -253,6 +253,9 @@ local function settle_open(account, now, ends)
       if call.role == 'tool' then
         data.name = call.model
         table.insert(lost, { 'tool.charged', data })
+      elseif call.role == 'embedding' then
+        data.model, data.role, data.usage = call.model, call.role, cjson.null
+        table.insert(lost, { 'embedding.completed', data })
       else
         redis.call('HINCRBY', account.key, 'model_calls', 1)
         data.model, data.role, data.code, data.usage = call.model, call.role, 'lost', cjson.null

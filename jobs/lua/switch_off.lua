@@ -1,15 +1,16 @@
 -- switch_off: turns a kill switch off and puts the tickets that it withheld back, in their order, before all others.
--- KEYS  1 KILL_SWITCH  2 tickets that the switch withholds  3 rq queues
--- ARGV  1 switch  2 prefix of rq queue  3 prefix of the wake lists  4 most elements of a wake list
+-- prelude: lanes
+-- KEYS  1 KILL_SWITCH  2 tickets that the switch withholds
+-- ARGV  1 switch  2 names for lanes.lua (JSON)
 -- returns how many tickets it put back
+local names = cjson.decode(ARGV[2])
 redis.call('HDEL', KEYS[1], ARGV[1])
 local withheld = redis.call('ZREVRANGE', KEYS[2], 0, -1)
 redis.call('DEL', KEYS[2])
 for _, member in ipairs(withheld) do
-  local queue, pool, id = string.match(member, '^((.*)%.%a+)|(.*)$')
-  redis.call('SADD', KEYS[3], ARGV[2] .. queue)
-  redis.call('LPUSH', ARGV[2] .. queue, id)
-  local wake = ARGV[3] .. pool
-  if redis.call('LLEN', wake) < tonumber(ARGV[4]) then redis.call('LPUSH', wake, '1') end
+  local lane, id = string.match(member, '^([^|]*)|(.*)$')
+  redis.call('LPUSH', names.queue .. lane, id)
+  join(names, lane)
+  wake(names, lane)
 end
 return #withheld

@@ -1,6 +1,7 @@
 -- transition: moves a job from one status to another: status, event, indexes, counters and RQ's own record together.
 -- What an attempt that leaves the job has still reserved is settled at its worst case. What a parked job asks of people is
 -- written down, and withdrawn when it is left without their answers.
+-- prelude: lanes
 -- prelude: money
 -- prelude: outbox
 -- prelude: approvals
@@ -18,12 +19,14 @@
 --       18 the budget that holds the job ('' for none)  19 ms until which it does (+inf: no end)
 --       20 the parent's id ('' for none)  21 the parent's channel  22 what the parent's journal says of an ending, or its undoing
 --       23 '1': it waits for its children  24 what the job asks of people (JSON list of `id`, `ms`, `text`;
---       '' for nothing)  25 names for approvals.lua (JSON)  26 names for outbox.lua (JSON)  27.. pairs of record field and value
+--       '' for nothing)  25 names for approvals.lua (JSON)  26 names for outbox.lua (JSON)  27 names for lanes.lua (JSON)
+--       28.. pairs of record field and value
 -- returns {'moved', id of the entry, next job of the session or '', 1: a cancel that was asked for is still to be made,
 --           the parent that waits for none of its children any more or ''}
 --       | {'refused', status} | {'stale'} | {'missing'} | {'alive'} the lease has not ended
 --       | {'undecided', number of approvals that it still waits for}
-local record = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'since_ms', 'session_id', 'created_ms', 'cancel', 'open', 'tenant', 'webhook')
+local record = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'since_ms', 'session_id', 'created_ms', 'cancel', 'open', 'tenant', 'webhook', 'agent',
+  'concurrency_key', 'queue')
 local status, token = record[1], record[2] or ''
 if not status then return { 'missing' } end
 if ARGV[8] ~= '' and token ~= ARGV[8] then return { 'stale' } end
@@ -62,6 +65,7 @@ if status == 'running' then
   redis.call('ZREM', KEYS[11], member)
   redis.call('DEL', KEYS[12])
   redis.call('ZREM', KEYS[13], token)
+  vacate(cjson.decode(ARGV[27]), record[9], record[11], record[12], ARGV[1], record[13] or '')
 elseif status == 'queued' then
   redis.call('ZREM', KEYS[3], ARGV[1])
 elseif status == 'paused' then
@@ -87,7 +91,7 @@ if ARGV[24] ~= '' then
 end
 local entry = redis.call('XADD', KEYS[2], '*', 't', ARGV[5], 'a', record[3] or 0, 'd', ARGV[6])
 tell(ARGV[5], entry)
-redis.call('HSET', KEYS[1], 'status', target, unpack(ARGV, 27))
+redis.call('HSET', KEYS[1], 'status', target, unpack(ARGV, 28))
 if ARGV[12] ~= '' then redis.call('HSET', KEYS[1], 'stop_reason', ARGV[12]) else redis.call('HDEL', KEYS[1], 'stop_reason') end
 if ARGV[13] == '1' then redis.call('HINCRBY', KEYS[1], 'lost', 1) end
 -- what was asked of a running attempt stands until it is done, over any move that leaves it undone

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from agent_core.types import Budget, Json
-from jobs import keys, rq_keys
+from jobs import keys, queue_keys
 from jobs.errors import ConflictError
 from jobs.kill_switch import KillSwitches
+from jobs.lanes import lane_of, queue_name
 from jobs.link import milliseconds
 from jobs.moves import Attempt, Idempotency, Moved
 from jobs.ports import Store
-from jobs.queue import Claim, queue_name, queue_names
+from jobs.queue import Claim, queue_names
 from jobs.records import Job, JobSpec
 from jobs.status import TRANSITIONS, Status
 from jobs.store import JobStore
@@ -168,19 +169,21 @@ def allowed(status: Status, action: str) -> bool:
 
 async def lose_tickets(driver: Driver, queue: str) -> None:
     """Empties a queue behind the platform's back, as a crash of something else or `rq empty` would."""
+    names = (queue, lane_of(queue, TENANT))
     if isinstance(driver.store, JobStore):
-        await driver.store.link.command("DEL", rq_keys.queue(queue))
+        await driver.store.link.command("DEL", *map(queue_keys.queue, names))
     else:
         assert isinstance(driver.store, MemoryStore)
-        driver.store.shelf.queues[queue].clear()
+        for name in names:
+            driver.store.shelf.queues.get(name, []).clear()
 
 
 async def push_raw(driver: Driver, job: Job) -> None:
-    """One more ticket of a job at the end of its queue, whatever the job's status."""
+    """One more ticket of a job, whatever its status, in the queue itself, as before there were lanes."""
     queue = queue_name(job.spec.pool, job.spec.priority)
     if isinstance(driver.store, JobStore):
-        await driver.store.link.command("SADD", rq_keys.QUEUES, rq_keys.queue(queue))
-        await driver.store.link.command("RPUSH", rq_keys.queue(queue), job.id)
+        await driver.store.link.command("SADD", queue_keys.QUEUES, queue_keys.queue(queue))
+        await driver.store.link.command("RPUSH", queue_keys.queue(queue), job.id)
     else:
         assert isinstance(driver.store, MemoryStore)
         driver.store.shelf.queues.setdefault(queue, []).append(job.id)
@@ -197,10 +200,26 @@ async def turn(driver: Driver, switch: str, *, on: bool) -> None:
         (memory.turn_on if on else memory.turn_off)(switch)
 
 
+async def limit(driver: Driver, **running: int | None) -> None:
+    """Sets limits of the jobs of the tenant that run: of `tenant` as a whole, or of an agent by its name."""
+    fields = {"running" if name == "tenant" else f"running:agent:{name}": most for name, most in running.items()}
+    if isinstance(driver.store, JobStore):
+        for field, most in fields.items():
+            words = ("HDEL", keys.limits(TENANT), field) if most is None else ("HSET", keys.limits(TENANT), field, most)
+            await driver.store.link.command(*words)
+    else:
+        assert isinstance(driver.store, MemoryStore)
+        limits = driver.store.shelf.lanes.limits[TENANT]
+        limits.update({field: most for field, most in fields.items() if most is not None})
+        for field in [field for field, most in fields.items() if most is None]:
+            limits.pop(field, None)
+
+
 async def suspend(driver: Driver, suspended: bool) -> None:
     """`rq suspend` and `rq resume`."""
     if isinstance(driver.store, JobStore):
-        await driver.store.link.command(*(("SET", rq_keys.SUSPENDED, 1) if suspended else ("DEL", rq_keys.SUSPENDED)))
+        key = queue_keys.SUSPENDED
+        await driver.store.link.command(*(("SET", key, 1) if suspended else ("DEL", key)))
     else:
         assert isinstance(driver.store, MemoryStore)
         driver.store.tickets.suspended = suspended

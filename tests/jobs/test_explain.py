@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 
 from agent_core.types import Budget
-from jobs import actions, rq_keys
+from jobs import actions, queue_keys
 from jobs.approvals import Request
 from jobs.explain import explain
 from jobs.fleet import WorkerReport, report
 from jobs.kill_switch import KillSwitches
+from jobs.limits import LimitBook
 from jobs.link import milliseconds
 from jobs.moves import Attempt
 from jobs.queue import queue_names
@@ -154,7 +155,7 @@ async def test_a_new_attempt_does_not_show_what_the_lost_one_did(store):
 async def test_a_fleet_that_is_suspended_is_said_to_be(store):
     job = await submitted(store)
     await worker(store)
-    await store.link.command("SET", rq_keys.SUSPENDED, 1)
+    await store.link.command("SET", queue_keys.SUSPENDED, 1)
     assert (await explained(store, job))["gate"] == "paused"
 
 
@@ -168,3 +169,22 @@ async def test_a_job_that_a_kill_switch_stops_is_said_to_be(store, switch):
     said = await explained(store, job)
     assert said["gate"] == "kill_switch"
     assert "(it mails customers)" in said["detail"]
+
+
+@pytest.mark.parametrize("scope", ["tenant", "agent:a", "key:k"])
+async def test_a_job_that_a_limit_of_running_jobs_holds_names_it(store, scope):
+    await worker(store)
+    if scope != "key:k":
+        await LimitBook(store.link).put(TENANT, scope, {"running": 1})
+    key = {"concurrency": {"key": "k", "limit": 1}} if scope == "key:k" else {}
+    await submitted(store, **key)
+    claim, attempt = await claimed(store)
+    jobs = [await submitted(store, **key) for _ in range(2)]
+    for _ in range(2):
+        said = [await explained(store, job) for job in jobs]
+        assert [answer["gate"] for answer in said] == ["concurrency"] * 2
+        assert [answer["place"] for answer in said] == [0, 1]
+        assert said[0]["limit"] == {"scope": scope, "limit": 1, "running": 1}
+        assert await store.tickets.claim(queue_names(["default"]), ["a@v"], most=9, lease=30, worker="w") == []
+    await store.move(claim.job, "complete", attempt=attempt)
+    assert (await explained(store, jobs[0]))["gate"] == "queued_behind"

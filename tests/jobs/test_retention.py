@@ -7,7 +7,7 @@ import asyncio
 import fsspec  # type: ignore[import-untyped]
 import pytest
 
-from jobs import actions, keys, rq_keys
+from jobs import actions, keys, queue_keys
 from jobs.blobs import INLINE_BYTES
 from jobs.errors import NotFoundError, UnavailableError
 from jobs.files import FileStore, JobArtifacts
@@ -61,7 +61,7 @@ async def ended(driver: Driver, how: str = "complete", **spec) -> Job:
 async def held(link: RedisLink) -> set[str]:
     """Every key but those of the fleet: queues that there are, and counters."""
     found = {key.decode() for key in await link.command("KEYS", "*")}
-    of_the_fleet = (keys.STATS, rq_keys.QUEUES, keys.wake(""), *OUTLIVES_JOBS)
+    of_the_fleet = (keys.STATS, queue_keys.QUEUES, queue_keys.TURNS, keys.wake(""), *OUTLIVES_JOBS)
     return {key for key in found if not key.startswith(of_the_fleet)}
 
 

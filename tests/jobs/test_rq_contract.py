@@ -26,7 +26,7 @@ from rq.suspension import resume, suspend
 
 from agent_core import Agent, tool
 from agent_core.testing import ScriptedModel, calls
-from jobs import actions, rq_keys
+from jobs import actions, queue_keys
 from jobs.files import FileStore
 from jobs.queue import TASK, queue_names
 from jobs.records import Job
@@ -37,7 +37,7 @@ from worker.executor import Executor
 from worker.rq_worker import ConcurrentWorker
 from worker.tasks import run_job
 
-QUEUE = "default.default"
+QUEUE = "default.default~acme"
 DAY = 24 * 3600
 
 
@@ -78,7 +78,8 @@ async def test_queues_and_their_counts(driver: Driver, connection: redis.Redis) 
     for priority in ("high", "default", "default"):
         await driver.submit(priority=priority)
     found = rq.Queue.all(connection=connection, serializer=JSONSerializer)
-    assert {q.name: q.count for q in found} == {"default.high": 1, "default.default": 2}
+    lanes = {"default.high~acme": 1, QUEUE: 2}
+    assert {q.name: q.count for q in found} == {"default.high": 0, "default.default": 0, **lanes}
 
 
 async def test_a_started_ticket_and_its_execution(driver: Driver, connection: redis.Redis) -> None:
@@ -252,11 +253,12 @@ async def test_rq_sees_a_live_worker_and_can_stop_its_job(
         (seen,) = rq.Worker.all(connection=connection, serializer=JSONSerializer)
         assert (seen.name, seen.get_state()) == (worker.name, "busy")
         assert seen.queue_names() == queue_names(["default"])
-        assert [w.name for w in rq.Worker.all(queue=queue(connection))] == [worker.name]
+        served = queue(connection, "default.default")
+        assert [w.name for w in rq.Worker.all(queue=served)] == [worker.name]
         assert StartedJobRegistry(QUEUE, connection=connection).get_job_ids() == [job.id]
 
         text = await asyncio.to_thread(rq_info, redis_url)
-        assert "default.default" in text
+        assert QUEUE in text
         assert worker.name in text
         assert "1 workers" in text
         assert "busy" in text
@@ -299,12 +301,12 @@ def rq_info(url: str) -> str:
 def test_our_names_of_rqs_keys_are_rqs(connection: redis.Redis) -> None:
     ticket = RqJob("job_1", connection=connection, serializer=JSONSerializer)
     execution = Execution("token", "job_1", connection)
-    assert ticket.key == rq_keys.job("job_1")
-    assert execution.key == rq_keys.execution("job_1", "token")
-    assert ExecutionRegistry("job_1", connection).key == rq_keys.executions("job_1")
-    assert queue(connection).key == rq_keys.queue(QUEUE)
-    assert rq.Queue.redis_queues_keys == rq_keys.QUEUES
-    assert StartedJobRegistry(QUEUE, connection=connection).key == rq_keys.wip(QUEUE)
+    assert ticket.key == queue_keys.job("job_1")
+    assert execution.key == queue_keys.execution("job_1", "token")
+    assert ExecutionRegistry("job_1", connection).key == queue_keys.executions("job_1")
+    assert queue(connection).key == queue_keys.queue(QUEUE)
+    assert rq.Queue.redis_queues_keys == queue_keys.QUEUES
+    assert StartedJobRegistry(QUEUE, connection=connection).key == queue_keys.wip(QUEUE)
     for status, registry in (("completed", FinishedJobRegistry), ("failed", FailedJobRegistry),
                              ("cancelled", CanceledJobRegistry), ("expired", CanceledJobRegistry)):  # fmt: skip
-        assert registry(QUEUE, connection=connection).key == rq_keys.registry(status, QUEUE)
+        assert registry(QUEUE, connection=connection).key == queue_keys.registry(status, QUEUE)

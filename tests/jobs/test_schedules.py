@@ -342,7 +342,9 @@ async def test_pages_of_schedules_and_of_slots(desk: Desk) -> None:
     made = [(await desk.make(name=str(number))).id for number in range(5)]
     found, after = await list_schedules(desk.link, TENANT, limit=3)
     rest, end = await list_schedules(desk.link, TENANT, limit=3, after=after)
-    assert ([one.id for one in [*found, *rest]], end) == (sorted(made, reverse=True), None)
+    newest_first = sorted([*found, *rest], key=lambda one: (one.created_ms, one.id), reverse=True)
+    assert ([*found, *rest], end) == (newest_first, None)
+    assert sorted(one.id for one in newest_first) == sorted(made)
     schedule = await desk.made_before(10 * HOUR, overlap="allow", catch_up="all")
     rows = await desk.look(schedule)
     pages: list[Row] = []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
 
 from agent_core.testing import ScriptedModel, says
-from jobs import actions, keys, rq_keys
+from jobs import actions, keys, queue_keys
+from jobs.lanes import lane_of
+from jobs.limits import LimitBook
 from jobs.link import milliseconds
 from jobs.queue import Claim, Overdue
 from jobs.records import RECORD_VERSION
@@ -135,7 +138,8 @@ async def test_a_queued_job_without_a_ticket_gets_one_and_one_with_a_ticket_no_s
     long_ago = milliseconds() - 60_000
     for job_id in (lost, kept, aside):
         await store.link.command("ZADD", keys.QUEUED, long_ago, job_id)
-    queue, side = rq_keys.queue("default.default"), rq_keys.queue(f"default.default@x@{bench.agent.version}")
+    lane = lane_of("default.default", TENANT)
+    queue, side = queue_keys.queue(lane), queue_keys.queue(f"{lane}@x@{bench.agent.version}")
     await store.link.command("LREM", queue, 0, lost)
     await store.link.command("LREM", queue, 0, aside)
     await store.link.command("RPUSH", side, aside)
@@ -166,7 +170,7 @@ async def test_a_running_job_whose_record_is_damaged_is_set_aside_once_its_lease
     assert [lost[0] for lost in (await bench.reaper.sweep()).lost] == [job_id]
     assert await dead_letters(bench) == [job_id]
     assert (await bench.reaper.sweep()).lost == []
-    assert await bench.store.link.command("ZCARD", rq_keys.wip(claim.queue)) == 0
+    assert await bench.store.link.command("ZCARD", queue_keys.wip(claim.queue)) == 0
 
 
 async def test_a_record_of_a_newer_version_is_left_to_a_newer_worker(bench: Bench):
@@ -198,3 +202,19 @@ async def test_the_session_of_a_job_that_was_set_aside_goes_on(bench: Bench, bef
 
 async def dead_letters(bench: Bench) -> list[str]:
     return [job_id.decode() for job_id in await bench.store.link.command("ZRANGE", keys.DEAD_LETTERS, 0, -1)]
+
+
+async def test_a_limit_that_was_lifted_lets_its_jobs_go(bench: Bench):
+    limits = LimitBook(bench.store.link)
+    await limits.put(TENANT, "tenant", {"running": 1})
+    await bench.submit()
+    await bench.claim()
+    second = await bench.submit()
+    versions = [f"x@{bench.agent.version}"]
+    claim = partial(bench.store.tickets.claim, ["default.default"], versions, most=5, lease=60, worker="w")
+    assert await claim() == []
+    await limits.put(TENANT, "tenant", {"running": None})
+    assert await claim() == []
+    await bench.reaper.sweep()
+    (claimed,) = await claim()
+    assert claimed.job_id == second

@@ -10,6 +10,7 @@ from agent_core.entries import ModelSubmitted
 from agent_core.errors import StaleAttemptError
 from agent_core.types import Budget
 from jobs import actions
+from jobs.money import Money
 from jobs.moves import Hold
 from jobs.records import Job
 from tests.jobs.books import check, limit, rows_of
@@ -65,6 +66,22 @@ async def test_an_open_call_is_settled_at_its_worst_case_and_gets_its_row(driver
     assert (lost.type, lost.data["code"]) == ("model.failed", "lost")
     assert lost.position < last.position, "it is told before the move"
     assert job.counters["model_calls"] == 1
+
+
+@pytest.mark.parametrize("action", LEAVING)
+async def test_an_open_call_of_an_embedding_model_is_settled_as_one(driver: Driver, action: str) -> None:
+    spending = await spender(driver)
+    about = {"call_id": "emb_1", "step": 0, "model": "e", "role": "embedding", "reserved": 30, "tokens": 200}
+    about["price_version"] = "p"
+    lines, money = [("embedding.started", about)], Money(reserve=[about])
+    await driver.store.record(spending.job.id, spending.attempt.token, 1, {}, lines, money)
+    job = await leave(driver, spending, action)
+    books = await check(driver, job)
+    assert books.records[job.id] == {"cost": 30, "spent": 30, "spent_tokens": 200}
+    [row] = await rows_of(driver, job)
+    assert (row["kind"], row["role"], row["reason"], row["usage"]) == ("embedding", "embedding", "worst_case", None)
+    assert job.counters["model_calls"] == 0
+    assert "embedding.completed" in await driver.types(job)
 
 
 @pytest.mark.parametrize("action", LEAVING)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from jobs.lanes import lane_of
 from jobs.queue import PassOver, queue_names
-from tests.jobs.driver import ENDED_LEASE, VERSION, Driver, attempt_of, lose_tickets, suspend
+from tests.jobs.driver import ENDED_LEASE, TENANT, VERSION, Driver, attempt_of, lose_tickets, suspend
 
 SIDE = "default.default@clerk@2"
 
@@ -33,7 +34,7 @@ async def test_a_pool_is_served_by_its_own_workers_only(driver: Driver) -> None:
     job = await driver.submit(pool="gpu")
     assert await driver.claim(10) == []
     (claim,) = await driver.claim(10, queues=queue_names(["gpu"]))
-    assert (claim.job_id, claim.queue) == (job.id, "gpu.default")
+    assert (claim.job_id, claim.queue) == (job.id, "gpu.default~acme")
 
 
 @pytest.mark.parametrize("most", [1, 2, 5])
@@ -51,7 +52,7 @@ async def test_a_claim_is_a_running_attempt_at_once(driver: Driver) -> None:
     running = await driver.get(job)
     assert claim.job == running
     assert claim.member == f"{job.id}:{claim.token}"
-    assert (running.status, running.worker, running.queue) == ("running", "w7", "default.default")
+    assert (running.status, running.worker, running.queue) == ("running", "w7", "default.default~acme")
     assert (running.attempts, running.since_ms) == (1, running.started_ms)
     last = (await driver.store.lines(job.id))[-1]
     assert (last.type, last.attempt, last.data) == ("job.started", 1, {"worker": "w7"})
@@ -65,7 +66,7 @@ async def test_another_agent_version_is_left_to_a_worker_that_has_it(driver: Dri
     assert await driver.status(theirs) == "queued"
     assert await driver.claim(10) == []
     (claim,) = await driver.claim(10, queues=[*queue_names(["default"]), SIDE], versions=[VERSION, "clerk@2"])
-    assert (claim.job_id, claim.queue) == (theirs.id, SIDE)
+    assert (claim.job_id, claim.queue) == (theirs.id, lane_of(SIDE, TENANT))
     await driver.end(theirs, attempt_of(claim))
     assert await driver.status(theirs) == "completed"
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from agent_core.errors import StaleAttemptError
-from jobs import actions, keys, rq_keys, stats
+from jobs import actions, keys, queue_keys, stats
 from jobs.errors import JobsError
 from jobs.journal import LAST_EVENTS
 from jobs.link import RedisLink, connect, milliseconds
@@ -26,11 +26,25 @@ from jobs.records import Job
 from jobs.status import TRANSITIONS
 from jobs.store import JobStore
 from jobs.testing import MemoryStore
-from tests.jobs.driver import ENDED_LEASE, HOUR_MS, TENANT, VERSION, Driver, lose_tickets, push_raw, turn
+from tests.jobs.driver import (
+    ENDED_LEASE,
+    HOUR_MS,
+    TENANT,
+    VERSION,
+    Driver,
+    attempt_of,
+    limit,
+    lose_tickets,
+    push_raw,
+    turn,
+)
 
 WORKER_MOVES = ["complete", "fail", "stop", "park", "suspend", "hand_back"]
 SWITCHES = ["global", f"tenant:{TENANT}", f"agent:{TENANT}:clerk", f"agent:{TENANT}:other"]
 OTHER = "clerk@2"
+KEYS = {"k": 1, "l": 2}
+"""What jobs name, and how many of them may run."""
+SCOPES = ["tenant", "agent:clerk", "key:k", "key:l"]
 BOTH_VERSIONS = [*queue_names(["default"]), *(f"{name}@{OTHER}" for name in queue_names(["default"]))]
 
 
@@ -60,14 +74,32 @@ class Side:
         """The jobs of the tickets in each queue, in order."""
         store = self.driver.store
         if isinstance(store, MemoryStore):
-            found = store.shelf.queues
+            held = {f"{lane}|{scope}": ids for (lane, scope), ids in store.shelf.lanes.tickets.items()}
+            found = {**store.shelf.queues, **held}
         else:
             assert isinstance(store, JobStore)
             found = {}
             for name in await store.tickets.names():
-                ids = await store.link.command("LRANGE", rq_keys.queue(name), 0, -1)
-                found[name] = [job_id.decode() for job_id in ids]
+                lists = {name: queue_keys.queue(name)}
+                for scope in await store.link.command("ZRANGE", queue_keys.HELD_BACK_PREFIX + name, 0, -1):
+                    lists[f"{name}|{scope.decode()}"] = queue_keys.held_back(name, scope.decode())
+                for place, key in lists.items():
+                    ids = await store.link.command("LRANGE", key, 0, -1)
+                    found[place] = [job_id.decode() for job_id in ids]
         return {name: [self.number(job_id) for job_id in ids] for name, ids in found.items() if ids}
+
+    async def slots(self) -> dict[str, set[int]]:
+        """The jobs that count for each scope."""
+        store, found = self.driver.store, dict[str, set[int]]()
+        for scope in SCOPES:
+            if isinstance(store, MemoryStore):
+                ids = store.shelf.lanes.running[TENANT, scope]
+            else:
+                assert isinstance(store, JobStore)
+                raw = await store.link.command("SMEMBERS", queue_keys.running(TENANT, scope))
+                ids = {job_id.decode() for job_id in raw}
+            found[scope] = {self.number(job_id) for job_id in ids}
+        return found
 
     async def withheld(self) -> dict[str, list[tuple[str, int]]]:
         """The tickets that each kill switch withholds, in order."""
@@ -123,6 +155,8 @@ class Lives(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.written: Counter[int] = Counter()
+        self.limits: dict[str, int | None] = {}
+        self.switches: set[str] = set()
         self.accepted: dict[int, list[str]] = {}
 
     @initialize()
@@ -162,8 +196,9 @@ class Lives(RuleBasedStateMachine):
         run_at=st.sampled_from([None, None, None, 1, HOUR_MS]),
         expires_at=st.sampled_from([None, None, None, 1, HOUR_MS]),
         key=st.sampled_from([None, None, "k1", "k2"]),
+        concurrency=st.sampled_from([None, None, *KEYS]),
     )
-    def submit(self, session, priority, version, run_at, expires_at, key) -> int:
+    def submit(self, session, priority, version, run_at, expires_at, key, concurrency) -> int:
         idempotency = Idempotency(key, version) if key else None
         run_at, expires_at = (milliseconds() + t if t == HOUR_MS else t for t in (run_at, expires_at))
 
@@ -175,6 +210,7 @@ class Lives(RuleBasedStateMachine):
                 agent_version=version,
                 run_at=run_at,
                 expires_at=expires_at,
+                concurrency=concurrency and {"key": concurrency, "limit": KEYS[concurrency]},
             )
             if job.id not in side.jobs:
                 side.jobs.append(job.id)
@@ -308,9 +344,43 @@ class Lives(RuleBasedStateMachine):
 
         self.both(act)
 
+    @rule(scope=st.sampled_from(["tenant", "clerk"]), most=st.sampled_from([None, None, 1, 2]))
+    def limit_what_runs(self, scope: str, most: int | None) -> None:
+        self.both(lambda side: limit(side.driver, **{scope: most}))
+        self.limits["tenant" if scope == "tenant" else f"agent:{scope}"] = most
+
+    @rule()
+    def claim_until_nothing_may_run(self) -> None:
+        """What then still has a ticket that no switch withholds waits for a limit that is full."""
+
+        async def act(side: Side) -> list[int]:
+            await side.driver.store.tickets.sweep_limits()
+            idle = 0
+            while idle <= len(side.jobs):
+                claims = await side.driver.claim(100, versions=(VERSION, OTHER), queues=BOTH_VERSIONS)
+                side.attempts += [(claim.job_id, attempt_of(claim)) for claim in claims]
+                idle = 0 if claims else idle + 1
+            slots, stuck = await side.slots(), list[int]()
+            for number in {number for numbers in (await side.queues()).values() for number in numbers}:
+                job = await side.job(number)
+                key = job.spec.concurrency["key"] if job.spec.concurrency else None
+                limits = {**self.limits, f"key:{key}": KEYS.get(key or "")}
+                scopes = ("tenant", "agent:clerk", f"key:{key}")
+                if not any((most := limits.get(scope)) is not None and len(slots[scope]) >= most for scope in scopes):
+                    stuck.append(number)
+            return stuck
+
+        stuck = self.both(act)
+        assert not stuck or "global" in self.switches
+
+    @rule()
+    def sweep_the_limits(self) -> None:
+        self.both(lambda side: side.driver.store.tickets.sweep_limits())
+
     @rule(switch=st.sampled_from(SWITCHES), on=st.sampled_from([True, False, False]))
     def turn_a_kill_switch(self, switch: str, on: bool) -> None:
         self.both(lambda side: turn(side.driver, switch, on=on))
+        (self.switches.add if on else self.switches.discard)(switch)
 
     @rule(job=jobs)
     def a_ticket_comes_once_more(self, job: int) -> None:
@@ -332,7 +402,7 @@ class Lives(RuleBasedStateMachine):
             found = await tickets.overdue()
             overdue = [sorted(map(side.number, ids)) for ids in (found.due, found.expired)]
             return (seen, journals, await side.queues(), await side.waiting(), await side.withheld(), overdue,
-                    await tickets.running(), await side.endings())  # fmt: skip
+                    await tickets.running(), await side.endings(), await side.slots())  # fmt: skip
 
         if hasattr(self, "sides"):
             self.seen = self.both(everything)
@@ -366,6 +436,16 @@ class Lives(RuleBasedStateMachine):
         behind = {number for line in sessions.values() for number in line[1:]}
         for number, (status, *_) in enumerate(jobs):
             assert status != "queued" or number in ticketed | due | behind
+
+    @invariant()
+    def what_runs_counts_for_the_limits_and_nothing_else_does(self) -> None:
+        if hasattr(self, "seen"):
+            running = {number for number, (status, *_) in enumerate(self.seen[0]) if status == "running"}
+            slots = self.seen[-1]
+            assert slots["tenant"] == slots["agent:clerk"] == running
+            for key, most in KEYS.items():
+                assert slots[f"key:{key}"] <= running
+                assert len(slots[f"key:{key}"]) <= most
 
     @invariant()
     def one_job_of_a_session_at_a_time(self) -> None:

@@ -129,5 +129,5 @@ async def test_the_next_may_run_in_another_queue(driver: Driver) -> None:
     claim = await driver.claim_one()
     assert claim.job_id == first.id
     await driver.end(first, attempt_of(claim))
-    assert (await driver.claim_one()).queue == "default.high"
+    assert (await driver.claim_one()).queue == "default.high~acme"
     assert (await driver.store.get(TENANT, second.id)).status == "running"
