@@ -69,9 +69,9 @@ check: lint types imports ## all that CI checks: format, lint, types, imports, t
 bench: $(INSTALLED) $(BENCH_INSTALLED) ## measure, and write the table as Markdown and JSON
 	@$(BIN)/python -m bench $(ARGS)
 
-chaos: $(INSTALLED) ## run the long fault suite, tests/faults, for MINUTES=5, and fuzz the API at length
+chaos: $(INSTALLED) ## run the long fault suite, tests/faults, for MINUTES=5, and fuzz the API and memory at length
 	@echo "· faults at random for $(MINUTES) minutes: tests/faults"
-	@CHAOS_MINUTES="$(MINUTES)" $(BIN)/python -m pytest -m chaos -o timeout=0 tests/faults tests/api $(ARGS)
+	@CHAOS_MINUTES="$(MINUTES)" $(BIN)/python -m pytest -m chaos -o timeout=0 tests/faults tests/api tests/memory $(ARGS)
 
 lint: $(INSTALLED) ## is it formatted, and does ruff have nothing to say
 	@echo "· format"

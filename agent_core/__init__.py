@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Veto,
     )
     from agent_core.guardrails import Allow, AskPerson, Block, Redact, input_check, output_check
+    from agent_core.memory import UserMemory
     from agent_core.outcomes import Completed, Outcome, Stopped, Suspended
     from agent_core.reconcile import DidNotHappen, Happened
     from agent_core.registry import ToolCall
@@ -46,6 +47,7 @@ _HOMES = {
         "Veto",
     ),
     "guardrails": ("Allow", "AskPerson", "Block", "Redact", "input_check", "output_check"),
+    "memory": ("UserMemory",),
     "outcomes": ("Completed", "Outcome", "Stopped", "Suspended"),
     "registry": ("ToolCall",),
     "reconcile": ("DidNotHappen", "Happened"),
@@ -84,6 +86,7 @@ __all__ = [
     "ToolError",
     "UnknownPriceError",
     "Usage",
+    "UserMemory",
     "Veto",
     "ask",
     "input_check",

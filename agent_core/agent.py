@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pydantic
@@ -17,6 +17,7 @@ from agent_core.errors import DefinitionError
 from agent_core.guardrails import Check
 from agent_core.guardrails import fault_of as fault_of_checks
 from agent_core.mcp import SEPARATOR, McpServer
+from agent_core.memory import UserMemory
 from agent_core.outputs import Output
 from agent_core.patterns import Pattern, ReAct
 from agent_core.registry import After, Before, Registry
@@ -57,7 +58,8 @@ class Agent:
     `output` is what the answer has to be, a Pydantic model or a JSON schema; `pattern` says what leads to it. `agents`
     names those to which it may delegate parts of its task; `server_tools` are those that the model's provider runs.
     `before_tool` and `after_tool` are called around each tool call, and may veto, edit or redact it. At three quarters
-    of `context_window` tokens the conversation is summarised.
+    of `context_window` tokens the conversation is summarised. `memory` gives its jobs the long-term memory of their
+    user: True, or a UserMemory that says how.
     `extra` goes into each request as it is; what the loop sets itself and what changes the price may not be in it.
     """
 
@@ -88,6 +90,7 @@ class Agent:
     before_tool: Before | None = None
     after_tool: After | None = None
     mcp: list[McpServer] = field(default_factory=list)
+    memory: bool | UserMemory = False
 
     def __post_init__(self) -> None:
         self._check(_is_name(self.name), "name", A_NAME)
@@ -134,6 +137,7 @@ class Agent:
             "context_window",
             "a number of tokens, at least four times max_tokens",
         )
+        self._check(isinstance(self.memory, bool | UserMemory), "memory", "True, False or a UserMemory")
         wrong = fault_of(self.approvals, list(self.tools), list(self.auto_approve))
         self._check(wrong is None, "approvals", f"rules that hold: {wrong}")
         wrong = fault_of_checks(self.guardrails)
@@ -175,6 +179,11 @@ class Agent:
         """What its answer has to be; None for a text."""
         return None if self.output is None else Output.of(self.output)
 
+    @property
+    def user_memory(self) -> UserMemory | None:
+        """What its jobs have of their user's memory."""
+        return UserMemory() if self.memory is True else self.memory or None
+
     def targets(self, role: Role) -> list[Target]:
         """Whom to ask in a role, in order."""
         return [Target.parse(name) for name in dict.fromkeys([self.models.get(role, self.model), *self.fallbacks])]
@@ -198,6 +207,7 @@ class Agent:
         later |= {"pattern": self.pattern.definition()} if self.pattern != ReAct() else {}
         later |= {"context_window": self.context_window} if self.context_window != WINDOW else {}
         later |= {"mcp": [server.to_json() for server in self.mcp]} if self.mcp else {}
+        later |= {"memory": asdict(self.user_memory)} if self.user_memory is not None else {}
         later |= {"approvals": definition_of(self.approvals)} if self.approvals else {}
         later |= {"guardrails": [check.definition() for check in self.guardrails]} if self.guardrails else {}
         return {

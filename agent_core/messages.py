@@ -68,6 +68,13 @@ def size_of(message: Json) -> int:
     return len(json.dumps(without_attachments(message), ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
+def without_blocks(message: Json, blocks: list[Json]) -> Json:
+    """The message without those of its blocks."""
+    if isinstance(message["content"], str):
+        return message
+    return {**message, "content": [block for block in message["content"] if block not in blocks]}
+
+
 def without_attachments(message: Json) -> Json:
     """The message with a word in the place of each image or document."""
     if isinstance(message["content"], str) or not any(b.get("type") in ATTACHED for b in message["content"]):

@@ -120,6 +120,18 @@ class Prices:
             return 0
         return int(room // each) if each else sys.maxsize
 
+    def embedding_rate(self, model: str, provider: str) -> Decimal:
+        """USD for a million tokens that an embedding model reads; `provider` is genai-prices' id of who serves it."""
+        if model in self.own:
+            return self.own[model].input
+        try:
+            rate = calc_price(Usage(), model, provider_id=provider).model_price.input_mtok
+        except LookupError as exc:
+            raise UnknownPriceError(model) from exc
+        if rate is None:
+            raise UnknownPriceError(model)
+        return _at(rate, 0)
+
     def _bound(self, model: str, input_tokens: int, extra: Json | None) -> tuple[Decimal, Decimal]:
         """Micro-dollars of the input at most, and of each output token."""
         terms = {"inference_geo": "us", **(extra or {})}

@@ -54,6 +54,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import agent_card
 from api.a2a_tasks import artifact_of, context_of, ruling_of, status_of, statuses_of, submission_of, task_of
+from api.audit import Change, noted
 from api.auth import Caller
 from api.errors import FieldsError, RefusedError, problem, request_id_of
 from api.schemas import RulingIn, Submission
@@ -155,8 +156,10 @@ class JobRequestHandler(RequestHandler):
     @validate_request_params
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> Task:
         with refusing(context, conflict=TaskNotCancelableError):
-            caller = _caller(context, "jobs:write")
-            return await _task(caller, await actions.cancel(caller.services.store, caller.tenant, params.id))
+            async with _noted(context, "cancel_job", params.id):
+                caller = _caller(context, "jobs:write")
+                job = await actions.cancel(caller.services.store, caller.tenant, params.id)
+            return await _task(caller, job)
 
     @validate_request_params
     async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Task:
@@ -229,16 +232,25 @@ def _caller(context: ServerCallContext, *scopes: KeyScope) -> Caller:
     return caller
 
 
+def _noted(context: ServerCallContext, action: str, target: str | None = None) -> AbstractAsyncContextManager[Change]:
+    request: Request = context.state["request"]
+    return noted(request.scope, request.state.caller.key, action, target)
+
+
 async def _received(params: SendMessageRequest, context: ServerCallContext) -> tuple[Caller, Job]:
     """The job that a message submits, or decides about when it names a task."""
     if params.configuration.HasField("task_push_notification_config"):
         raise PushNotificationNotSupportedError
     message = params.message
     if message.task_id:
-        caller = _caller(context, "approvals:write", "jobs:read")
-        return caller, await _decided(caller, message)
-    caller = _caller(context, "jobs:write")
-    return caller, await _submitted(caller, context.state["request"], message)
+        async with _noted(context, "decide_approval", message.task_id):
+            caller = _caller(context, "approvals:write", "jobs:read")
+            return caller, await _decided(caller, message)
+    async with _noted(context, "submit_job") as change:
+        caller = _caller(context, "jobs:write")
+        job = await _submitted(caller, context.state["request"], message)
+        change.target = job.id
+    return caller, job
 
 
 async def _submitted(caller: Caller, request: Request, message: Message) -> Job:
@@ -282,6 +294,8 @@ async def _followed(caller: Caller, job: Job) -> AsyncGenerator[Event]:
     """What becomes of a task, until it has ended or needs someone again."""
     services, context_id = caller.services, context_of(job)
     async for now in changes(services.store, services.hub, job):
+        if not await caller.still_valid():
+            return
         if now.output is not None:
             yield TaskArtifactUpdateEvent(
                 task_id=job.id, context_id=context_id, artifact=artifact_of(now), last_chunk=True

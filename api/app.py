@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from agent_core.redaction import Redactor
 from api import agent_card, docs, errors
 from api.deps import Services
 from api.guard import Guard
@@ -19,6 +20,7 @@ from api.middleware import RequestMiddleware
 from api.routes import (
     agents,
     approvals,
+    audit,
     budgets,
     estimate,
     events,
@@ -28,6 +30,7 @@ from api.routes import (
     keys,
     kill_switch,
     limits,
+    memories,
     schedules,
     sessions,
     usage,
@@ -38,13 +41,17 @@ from api.routes import mcp as mcp_routes
 from api.settings import Settings
 from api.submission import Intake
 from jobs.agents import AgentCatalogue
+from jobs.audit_log import AuditLog
 from jobs.estimate import Estimator
 from jobs.files import FileStore
 from jobs.keyring import Keyring
 from jobs.kill_switch import KillSwitches
 from jobs.limits import LimitBook
 from jobs.link import RedisLink, connect
+from jobs.rate import RateLimiter
+from jobs.recent import Recent
 from jobs.store import JobStore
+from memory.setup import LazyMemory
 
 REDIS_SECONDS = 1.5
 """How long Redis may be silent before a request is answered with 503."""
@@ -69,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
             await a2a.aclose()
             await services.hub.aclose()
             await services.guard.aclose()
+            await services.memory.aclose()
             await services.link.aclose()
 
     app = FastAPI(
@@ -79,6 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         responses=docs.REFUSALS,
+        generate_unique_id_function=lambda route: route.name,
     )
     errors.install(app)
     docs.install(app)
@@ -92,7 +101,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(webhooks.router, prefix="/v1")
     app.include_router(schedules.router, prefix="/v1")
     app.include_router(sessions.router, prefix="/v1")
+    app.include_router(memories.router, prefix="/v1")
     app.include_router(limits.router, prefix="/v1")
+    app.include_router(audit.router, prefix="/v1")
     app.include_router(health.router)
     app.router.routes.append(Route("/mcp", mcp, include_in_schema=False))
     if find_spec("a2a"):  # the extra of that name
@@ -119,17 +130,22 @@ def _services(settings: Settings) -> Services:
     agents = AgentCatalogue(link)
     files = FileStore(link, settings.files_location)
     guard = Guard(link)
+    recent = Recent()
+    admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
     return Services(
         settings=settings,
         link=link,
         store=store,
         agents=agents,
-        keyring=Keyring(link, settings.admin_key.get_secret_value() if settings.admin_key else None),
+        keyring=Keyring(link, admin_key, recent),
+        audit_log=AuditLog(link, Redactor(settings.secrets)),
         limits=LimitBook(link),
+        rate=RateLimiter(link, recent),
         files=files,
         guard=guard,
         intake=Intake(store, agents, files, guard, settings.webhook_allow_private),
         estimator=Estimator(link, agents, files, settings.price_list),
         kill_switches=KillSwitches(link),
-        hub=Hub(settings.redis_url),
+        memory=LazyMemory(settings),
+        hub=Hub(settings.redis_url, recent),
     )

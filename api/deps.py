@@ -12,13 +12,16 @@ from api.live import Hub
 from api.settings import Settings
 from api.submission import Intake
 from jobs.agents import AgentCatalogue
+from jobs.audit_log import AuditLog
 from jobs.estimate import Estimator
 from jobs.files import FileStore
 from jobs.keyring import Keyring
 from jobs.kill_switch import KillSwitches
 from jobs.limits import LimitBook
 from jobs.link import RedisLink
+from jobs.rate import RateLimiter
 from jobs.store import JobStore
+from memory.setup import LazyMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,15 @@ class Services:
     store: JobStore
     agents: AgentCatalogue
     keyring: Keyring
+    audit_log: AuditLog
     limits: LimitBook
+    rate: RateLimiter
     files: FileStore
     guard: Guard
     intake: Intake
     estimator: Estimator
     kill_switches: KillSwitches
+    memory: LazyMemory
     hub: Hub
 
 

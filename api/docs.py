@@ -8,8 +8,9 @@ from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 
+from api.memories import ForgottenView, FoundView, MemoryView
 from api.schedules import ScheduleView, SlotView
-from api.tenants import KeyView, LimitsView, NewKey
+from api.tenants import AuditEntryView, KeyView, LimitsView, NewKey
 from api.views import (
     AgentDetail,
     AgentView,
@@ -67,6 +68,12 @@ AUDIT = _ok(AuditView, "The audit.")
 EXPLANATION = _ok(ExplanationView, "The gate.")
 APPROVAL = _ok(ApprovalView, "The approval.")
 SESSION = _ok(SessionView, "The oldest message first.")
+MEMORY_MADE = _ok(MemoryView, "The memory. `Location` says where it is.", 201) | _ok(MemoryView, "It was known.")
+MEMORY = _ok(MemoryView, "The memory.")
+MEMORIES = _ok(Page[FoundView], "The best first; without a query, the newest.")
+MEMORY_HISTORY = _ok(Page[MemoryView], "The oldest first.")
+MEMORY_GONE: Responses = {204: {"description": "The memory is no more."}}
+FORGOTTEN = _ok(ForgottenView, "What was deleted.")
 APPROVALS = _ok(Page[ApprovalView], "The newest first.")
 FILES = _ok(Page[FileView], "The oldest first.")
 FILE_MADE = _ok(FileView, "The file is kept.", 201)
@@ -78,6 +85,7 @@ MCP_SERVER = _ok(McpServerView, "The server as it is now.")
 MCP_SERVERS = _ok(Page[McpServerView], "By name.")
 KEY_MADE = _ok(NewKey, "The key; its secret is shown this once.", 201)
 KEYS = _ok(Page[KeyView], "The oldest first.")
+AUDIT_LOG = _ok(Page[AuditEntryView], "The newest first.")
 LIMITS = _ok(LimitsView, "The limits of the scope as they are now.")
 ALL_LIMITS = _ok(Page[LimitsView], "Those of the tenant, then those of its agents by name.")
 KILL_SWITCH = _ok(KillSwitchView, "The switch as it is now; when it was turned off, what its evidence came to.")

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from agent_core.types import Json
+from api.audit import noted
 from api.auth import Caller
 from api.body import MAX_BYTES
 from api.errors import FieldsError, RefusedError, problem, request_id_of
@@ -171,12 +172,23 @@ async def _run(caller: Caller, request: Request, name: str, arguments: Json) -> 
     offer = OFFERS.get(name)
     if offer is None:
         raise RefusedError(404, "not_found", f"there is no tool {name[:80]!r}; there are: {', '.join(OFFERS)}")
+    if offer.hint == "reads":
+        return await offer.run(caller, request, _arguments(offer, caller, arguments))
+    async with noted(request.scope, caller.key, offer.name) as change:
+        given = _arguments(offer, caller, arguments)
+        change.target = getattr(given, "job_id", None) or getattr(given, "approval_id", None)
+        answer = await offer.run(caller, request, given)
+        change.target = answer["id"]
+    return answer
+
+
+def _arguments(offer: Offer, caller: Caller, arguments: Json) -> Strict:
+    """What a tool is called with. Raises RefusedError, FieldsError."""
     caller.require(offer.scope)
     try:
-        given = offer.arguments.model_validate(arguments)
+        return offer.arguments.model_validate(arguments)
     except ValidationError as exc:
         raise FieldsError.of(exc) from None
-    return await offer.run(caller, request, given)
 
 
 def _result(value: Json, *, is_error: bool = False) -> mcp_types.CallToolResult:

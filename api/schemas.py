@@ -178,6 +178,13 @@ Tags = Annotated[list[Tag], Field(max_length=32)]
 Metadata = dict[str, Any]
 
 
+class ConcurrencyIn(Strict):
+    """The job runs only while fewer than `limit` jobs of the tenant that name the same `key` do."""
+
+    key: Word
+    limit: Annotated[int, Field(ge=1, le=1000)]
+
+
 class Submission(Strict):
     """One job to run."""
 
@@ -205,6 +212,7 @@ class Submission(Strict):
         Field(description="A JSON schema of an object that the job's output must fit."),
         AfterValidator(check_output_schema),
     ] = None
+    concurrency: ConcurrencyIn | None = None
 
 
 class Batch(Strict):

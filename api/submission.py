@@ -126,6 +126,7 @@ class Intake:
             metadata=body.metadata,
             webhook=body.webhook.model_dump() if body.webhook else None,
             output_schema=body.output_schema,
+            concurrency=body.concurrency.model_dump() if body.concurrency else None,
         )
         return spec, agent.budget.override(body.budget.changes()) if body.budget else agent.budget
 

@@ -75,6 +75,7 @@ class JobView(BaseModel):
     service: str
     tags: list[str]
     metadata: dict[str, Any]
+    concurrency: dict[str, Any] | None
     budget: BudgetView
     usage: UsageView
     attempts: int

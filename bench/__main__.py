@@ -12,7 +12,20 @@ from bench.process import BenchError
 from bench.report import Report, Section
 from bench.stack import Stack
 
-NAMES = ("reaction", "density", "overhead", "submit", "queue", "ledger", "money", "takeover", "storage", "memory")
+NAMES = (
+    "reaction",
+    "density",
+    "overhead",
+    "submit",
+    "queue",
+    "fairness",
+    "ledger",
+    "money",
+    "takeover",
+    "storage",
+    "memory",
+    "memory_cost",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from agent_core import Agent, Budget, tool
 
 MODEL = "claude-sonnet-5-5"
@@ -23,3 +25,4 @@ bench = Agent(
     max_tokens=MAX_TOKENS,
     budget=Budget(usd="10", steps=100),
 )
+remembering = dataclasses.replace(bench, name="remembering", memory=True)

@@ -27,6 +27,8 @@ def main() -> int:
     parser.add_argument("--concurrency", type=int, default=200)
     parser.add_argument("--lease", type=int, default=15)
     parser.add_argument("--model-url")
+    parser.add_argument("--qdrant-url")
+    parser.add_argument("--qdrant-key-file", type=Path)
     args = parser.parse_args()
     common: dict[str, Any] = {"redis_url": args.redis_url, "data_dir": args.data_dir, "log_level": "warning"}
     if args.role == "api":
@@ -37,6 +39,8 @@ def main() -> int:
         bare_route.serve(args.redis_url, args.port)
         return 0
     common |= {"agents": ["bench.agents"], "concurrency": args.concurrency, "lease_seconds": args.lease}
+    if args.qdrant_url:
+        common |= {"qdrant_url": args.qdrant_url, "qdrant_api_key": args.qdrant_key_file.read_text("ascii")}
     common |= {"simulate": True, "model_base_url": args.model_url or "http://127.0.0.1:1"}
     return _worker(args.role, common)
 

@@ -16,9 +16,8 @@ import redis
 
 from bench.process import BenchError, Process, wait_for
 from cli import embedded
-from jobs import keys, rq_keys
+from jobs import keys, queue_keys
 from jobs.link import connect
-from jobs.queue import queue_name
 
 START_SECONDS = 30
 HOST = "127.0.0.1"
@@ -70,10 +69,27 @@ class Stack:
         process = self._role("bare-route", "--port", port)
         return process, self._answering(process, port)
 
-    def worker(self, concurrency: int, model_url: str = "", kind: str = "worker", lease: int = 15) -> Process:
+    def memory(self) -> tuple[str, Path]:
+        """The embedded memory's URL, and the file with its key."""
+        data = self.directory / "memory"
+        shutil.rmtree(data, ignore_errors=True)
+        port = _free_port()
+        process = self._python("memory", "memory.embedded", "--data-dir", data, "--port", port)
+        return self._answering(process, port), data / "api.key"
+
+    def worker(
+        self,
+        concurrency: int,
+        model_url: str = "",
+        kind: str = "worker",
+        lease: int = 15,
+        memory: tuple[str, Path] | None = None,
+    ) -> Process:
         """A worker; returns when it is registered. `kind` is `worker`, `noop-worker` or `instant-worker`."""
         self.db.delete(keys.WORKERS)
         words = ["--concurrency", concurrency, "--lease", lease, *(["--model-url", model_url] if model_url else [])]
+        if memory is not None:
+            words += ["--qdrant-url", memory[0], "--qdrant-key-file", memory[1]]
         process = self._role(kind, *words)
         self._until(process, lambda: bool(self.db.zcard(keys.WORKERS)))
         return process
@@ -86,11 +102,11 @@ class Stack:
 
     def hold(self) -> None:
         """Keeps workers from taking tickets, by RQ's own switch, so that jobs can be gathered first."""
-        self.db.set(rq_keys.SUSPENDED, 1)
+        self.db.set(queue_keys.SUSPENDED, 1)
 
     def release(self) -> None:
         """Takes `hold` back."""
-        self.db.delete(rq_keys.SUSPENDED)
+        self.db.delete(queue_keys.SUSPENDED)
 
     def completed(self) -> int:
         """Jobs that have completed."""
@@ -98,7 +114,7 @@ class Stack:
 
     def running(self) -> int:
         """Jobs that some worker holds."""
-        return int(self.db.zcard(rq_keys.wip(queue_name("default", "default"))))
+        return int(self.db.scard(queue_keys.running(TENANT, "tenant")))
 
     def until_completed(self, jobs: int, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Returns when so many jobs have completed; `meanwhile` is called before each look.

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cli import datadir, embedded, probe
+from cli import datadir, embedded, probe, qdrant
 from cli import settings as cli_settings
 from cli.client import Client, Json
 from cli.errors import CliError, RefusedError, UsageError
@@ -17,10 +17,14 @@ from cli.invocation import command
 from cli.settings import Connection, Surroundings
 from jobs import durability as jobs_durability
 from jobs.link import RedisLink
-from jobs.settings import without_secrets
+from jobs.settings import MemorySettings, without_secrets
+
+if TYPE_CHECKING:
+    from memory.store import StoreFacts
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_REDIS = (6, 2)
+OLDEST_QDRANT = (1, 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,35 @@ async def redis(patient: Patient) -> list[Check]:
         return [Check("redis", False, str(exc), "correct NIGHTSHIFT_REDIS_URL")]
     except CliError as exc:
         return [Check("redis", False, str(exc), start() if patient.around.redis_url is None else "start that Redis")]
+
+
+async def memory(patient: Patient) -> Check:
+    """Does Qdrant answer, and has every memory a vector of the embedder?"""
+    found = cli_settings.memory(None if patient.elsewhere else patient.data_dir)
+    if found.qdrant_url is None:
+        none = f"none known here: `{command('up')}` has an embedded one, and NIGHTSHIFT_QDRANT_URL names another"
+        return Check("memory", True, none)
+    try:
+        facts = await qdrant.facts(found)
+    except UsageError as exc:
+        return Check("memory", False, str(exc), "correct NIGHTSHIFT_QDRANT_API_KEY")
+    except CliError as exc:
+        return Check("memory", False, str(exc), "start it, or mend NIGHTSHIFT_QDRANT_URL; jobs go on without memory")
+    return _remembered(found, facts)
+
+
+def _remembered(settings: MemorySettings, facts: StoreFacts) -> Check:
+    numbers = tuple(int(part) for part in facts.version.split(".")[:2] if part.isdigit())
+    name = facts.title.partition(":")[0]
+    where = f"{name} {facts.version} at {without_secrets(settings.qdrant_url or '')}"
+    if numbers and numbers < OLDEST_QDRANT:
+        return Check("memory", False, where, "upgrade to Qdrant 1.20 or newer")
+    how = f"embedder {settings.embedder}" if settings.embedder else "no embedder: it finds by words alone"
+    detail = f"{where}: {facts.memories:,} memories, {how}"
+    if facts.waiting:
+        fix = f"`{command('memories reembed')}` makes them; meanwhile those are found by words alone"
+        return Check("memory", True, f"{detail}; {facts.waiting:,} have no vector of it", fix)
+    return Check("memory", True, detail)
 
 
 def version(url: str, facts: probe.RedisFacts) -> Check:

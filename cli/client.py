@@ -95,6 +95,13 @@ class Client:
             async for piece in pieces:
                 yield decoder.decode(piece)
 
+    async def audit(self, **filters: Any) -> AsyncGenerator[Json, None]:
+        """The entries of the audit log that fit, the newest first, page after page."""
+        with self._in_our_words():
+            async with aclosing(self._api.audit(**filters)) as entries:
+                async for entry in entries:
+                    yield cast("Json", entry)
+
     async def events(self, job_id: str) -> AsyncGenerator[Json, None]:
         """Every event of the job once, in order, until it has ended; between them, live, its `message.delta`."""
         with self._in_our_words():

@@ -35,6 +35,9 @@ def create_key(
         list[str] | None,
         typer.Option("--scope", help="A scope; may be repeated. [default: jobs:read jobs:write]", show_default=False),
     ] = None,
+    expires_at: Annotated[
+        str | None, typer.Option("--expires-at", metavar="TIME", help="Like 2027-01-01T00:00:00Z.")
+    ] = None,
     tenant: Tenant = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -44,8 +47,8 @@ def create_key(
     from cli.session import call
 
     body: dict[str, Any] = {"name": name, "scopes": scopes or ["jobs:read", "jobs:write"]}
-    if tenant:
-        body["tenant"] = tenant
+    given = {"expires_at": expires_at, "tenant": tenant}
+    body |= {name: value for name, value in given.items() if value}
     made = call(data_dir, lambda client: client.post("/v1/keys", body))
     if as_json:
         output.print_json(made)
@@ -64,8 +67,11 @@ def list_keys(tenant: Tenant = None, as_json: AsJson = False, data_dir: DataDir 
     if as_json:
         output.print_json(page)
         return
-    rows = [(k["id"], k["name"], f"{k['hint']}…", " ".join(k["scopes"]), k["created_at"]) for k in page["data"]]
-    output.print_table(("key", "name", "begins", "scopes", "created"), rows)
+    times = ("created_at", "expires_at", "last_used_at")
+    rows = [
+        (k["id"], k["name"], f"{k['hint']}…", " ".join(k["scopes"]), *(k[name] for name in times)) for k in page["data"]
+    ]
+    output.print_table(("key", "name", "begins", "scopes", "created", "expires", "last used"), rows)
 
 
 @keys.command("revoke")
@@ -74,7 +80,7 @@ def revoke_key(
     tenant: Tenant = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Revoke an API key; it stops working within two seconds."""
+    """Revoke an API key; it stops working at once."""
     from cli import output
     from cli.session import call
 

@@ -37,9 +37,10 @@ def up(
     verbose: Verbose = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Start everything on this machine and keep it running: Redis, API, workers, scheduler, simulated model.
+    """Start everything on this machine and keep it running: Redis, memory, API, workers, scheduler, simulated model.
 
-    An embedded Redis unless NIGHTSHIFT_REDIS_URL names one; the simulated model unless ANTHROPIC_API_KEY is set.
+    An embedded Redis unless NIGHTSHIFT_REDIS_URL names one, an embedded memory unless NIGHTSHIFT_QDRANT_URL names a
+    Qdrant; the simulated model unless ANTHROPIC_API_KEY is set.
     SIGINT or SIGTERM ends it in good order.
     """
     import asyncio

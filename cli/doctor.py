@@ -32,6 +32,7 @@ async def examine(data_dir_option: Path | None) -> list[Check]:
         return [*found, Check("platform", False, "not checked", f"mend the settings first: {exc}")]
     found += [checks.redis_server(patient), checks.model(patient), checks.alerts(), await checks.sandbox()]
     found += await checks.redis(patient)
+    found.append(await checks.memory(patient))
     found += await checks.platform(patient)
     return found
 

@@ -14,6 +14,7 @@ from cli import (
     commands_approvals,
     commands_jobs,
     commands_kill_switch,
+    commands_memories,
     commands_money,
     commands_schedules,
     commands_server,
@@ -40,6 +41,7 @@ commands_tenants.add_to(app)
 commands_money.add_to(app)
 commands_alerts.add_to(app)
 commands_webhooks.add_to(app)
+commands_memories.add_to(app)
 commands_kill_switch.add_to(app)
 
 

@@ -10,9 +10,12 @@ from urllib.parse import urlsplit
 
 from cli import datadir
 from cli.errors import UsageError
+from memory.embedded.key import ensure_key
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
+
+    from jobs.settings import MemorySettings
 
 T = TypeVar("T", bound="BaseSettings")
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -113,6 +116,22 @@ def surroundings() -> Surroundings:
         drain_seconds=settings.drain_seconds,
         metrics_port=settings.metrics_port,
     )
+
+
+def memory(data_dir_option: Path | None = None) -> MemorySettings:
+    """Where long-term memory is: as the environment says, else the embedded one of the platform that runs in the data
+    directory. Raises UsageError.
+    """
+    from jobs.settings import MemorySettings
+
+    directory, found = data_dir(data_dir_option), load(MemorySettings)
+    url = datadir.holder(directory).get("qdrant_url")
+    if found.qdrant_url is not None or url is None:
+        return found
+    from pydantic import SecretStr
+
+    key = SecretStr(ensure_key(directory / datadir.MEMORY))
+    return found.model_copy(update={"qdrant_url": url, "qdrant_api_key": key})
 
 
 def child_environment(*secrets: str) -> dict[str, str]:

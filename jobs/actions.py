@@ -20,6 +20,8 @@ ROUNDS = 5
 COPIED = frozenset(
     {"model.completed", "tool.requested", "tool.completed", "state.changed", "context.compacted", "context.cleared"}
 )
+REMEMBERED = frozenset({"memory.recalled", "memory.unavailable"})
+"""Which memories the copied steps were shown; a fork from the bare input has its own."""
 FORK_CHANGES = frozenset({"priority", "tags", "metadata", "user", "run_at", "expires_at", "submitted_by"})
 
 
@@ -128,7 +130,8 @@ async def fork(
 
 def _seed(lines: list[Line], at: int) -> list[tuple[str, Json]]:
     """The entries of the first `at` steps. An intent without a result is left out: its call has not been made here."""
-    kept = [line for line in lines if line.type in COPIED | {"user.message"} and line.data.get("step", 0) <= at]
+    wanted = COPIED | {"user.message"} | (REMEMBERED if at else set())
+    kept = [line for line in lines if line.type in wanted and line.data.get("step", 0) <= at]
     kept = [line for line in kept if line.type != "state.changed" or (at and "why" in line.data)]
     end = max((line.position for line in kept if line.type in COPIED), default=(0, 0))
     done = {line.data["call_id"] for line in kept if line.type == "tool.completed"}

@@ -84,7 +84,8 @@ def dump(data: Json) -> str:
 
 
 def ledger_rows(job_id: str, lines: Iterable[Line]) -> list[Json]:
-    """The money rows of a job: one for each attempt at a model call and each call of a tool that has a price.
+    """The money rows of a job: one for each attempt at a call of a model or an embedding model, and each call of a tool
+    that has a price.
 
     An open reservation is a row too. A row is of the time of its reservation; `tokens` is what it counts for where
     tokens are limited. Lines of attempt 0 were copied by a fork and were paid for by another job.
@@ -105,7 +106,9 @@ def ledger_rows(job_id: str, lines: Iterable[Line]) -> list[Json]:
             case _ if paid:  # a call is settled once: its first end has the money
                 continue
             case "model.started" | "model.completed" | "model.failed":
-                row = _model_row(line, opened)
+                row = _model_row("model", line, opened)
+            case "embedding.started" | "embedding.completed":
+                row = _model_row("embedding", line, opened)
             case "tool.requested" | "tool.completed" | "tool.charged":
                 row = _tool_row(line, opened)
             case "tool.reconciled" if line.data["decision"] == "not_happened":
@@ -118,14 +121,14 @@ def ledger_rows(job_id: str, lines: Iterable[Line]) -> list[Json]:
     return list(rows.values())
 
 
-def _model_row(line: Line, opened: Json) -> Json:
-    data, closed = line.data, line.type != "model.started"
+def _model_row(kind: str, line: Line, opened: Json) -> Json:
+    data, closed = line.data, line.type != f"{kind}.started"
     used = Usage()
     used.count(data.get("usage"))
     reserved_tokens = opened.get("tokens", data.get("tokens", 0))
     return {
         "step": data["step"],
-        "kind": "model",
+        "kind": kind,
         "role": data.get("role", "executor"),
         "model": data["model"],
         "usage": data.get("usage"),

@@ -11,10 +11,9 @@ import json
 from dataclasses import dataclass
 
 from agent_core.types import Json
-from jobs import keys, rq_keys
+from jobs import keys, lanes
 from jobs.errors import StoppedError
-from jobs.link import Arg, RedisLink
-from jobs.queue import MOST_WAKES
+from jobs.link import RedisLink
 from jobs.records import JobSpec, rfc3339
 from jobs.scripts import script
 
@@ -96,9 +95,8 @@ class KillSwitches:
 
     async def turn_off(self, name: str) -> int:
         """Turns a switch off and gives the jobs that it stopped their tickets back; how many."""
-        switch_keys = [keys.KILL_SWITCH, keys.stopped(name), rq_keys.QUEUES]
-        args: list[Arg] = [name, rq_keys.QUEUE_PREFIX, keys.WAKE_PREFIX, MOST_WAKES]
-        return int(await self._link.script(script("switch_off"), switch_keys, args))
+        switch_keys = [keys.KILL_SWITCH, keys.stopped(name)]
+        return int(await self._link.script(script("switch_off"), switch_keys, [name, lanes.NAMES]))
 
     async def on(self) -> dict[str, Switch]:
         """Every switch that is on, by its name."""

@@ -42,6 +42,8 @@ class Money:
 NO_MONEY = Money()
 TOOL = "tool"
 """The role of a tool's own price. Its reservation outlives a lease: the next attempt has the same call still open."""
+EMBEDDING = "embedding"
+"""The role of a call of an embedding model."""
 NAMES = json.dumps(keys.money_names())
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import redis
 import structlog
 
-from jobs import keys, rq_keys
+from jobs import keys, queue_keys
 from jobs.deliveries import Deliveries
 from jobs.files import FileStore
+from jobs.lanes import lane_of, queue_name
 from jobs.link import RedisLink
-from jobs.queue import queue_name
 from jobs.scripts import script
 
 log = structlog.get_logger(__name__)
@@ -83,7 +83,7 @@ class Retention:
         record = await self._link.command("HMGET", keys.job(job_id), "tenant", "status", "queue", "spec")
         tenant, status, queue, text = ((word or b"").decode() for word in record)
         spec = json.loads(text or "{}")
-        queue = queue or queue_name(spec.get("pool", ""), spec.get("priority", ""))
+        queue = queue or lane_of(queue_name(spec.get("pool", ""), spec.get("priority", "")), tenant)
         artifacts = _texts(await self._link.command("SMEMBERS", keys.job_files(job_id)))
         files = [*artifacts, *spec.get("files", ())]
         pruned = await self._link.script(
@@ -96,9 +96,9 @@ class Retention:
                 keys.ended_jobs(tenant, status),
                 keys.job_blobs(job_id),
                 keys.job_files(job_id),
-                rq_keys.job(job_id),
-                rq_keys.executions(job_id),
-                rq_keys.registry(status, queue),
+                queue_keys.job(job_id),
+                queue_keys.executions(job_id),
+                queue_keys.registry(status, queue),
                 keys.FILES,
                 keys.UNNAMED,
                 keys.job_approvals(job_id),

@@ -123,10 +123,10 @@ class MemorySettings(CommonSettings):
     qdrant_url: str | None = None
     qdrant_api_key: SecretStr | None = None
     embedder: Literal["openai", "voyage", "fastembed", "sentence-transformers"] | None = None
-    embedder_model: str | None = Field(None, validate_default=True)
-    embedder_size: int | None = Field(None, ge=1, le=LARGEST_VECTOR, validate_default=True)
+    embedder_model: str | None = Field(default=None, validate_default=True)
+    embedder_size: int | None = Field(default=None, ge=1, le=LARGEST_VECTOR, validate_default=True)
     embedder_url: str | None = None
-    embedder_api_key: SecretStr | None = Field(None, validate_default=True)
+    embedder_api_key: SecretStr | None = Field(default=None, validate_default=True)
 
     @field_validator("qdrant_url", "embedder_url")
     @classmethod

@@ -1,1 +1,1 @@
-"""Memory of agents: the conversation of a session."""
+"""Memory of agents: the conversations of sessions, and what is remembered of users."""

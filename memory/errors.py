@@ -49,11 +49,12 @@ class NoMemoryError(MemoryUnavailableError):
 
 
 class EmbeddingError(MemoryLayerError):
-    """An embedder failed. `retryable` says whether the same call may succeed later."""
+    """An embedder failed. `retryable`: the same call may succeed later; `billed`: it may have to be paid anyway."""
 
-    def __init__(self, detail: str, *, retryable: bool) -> None:
+    def __init__(self, detail: str, *, retryable: bool, billed: bool = True) -> None:
         super().__init__(detail)
         self.retryable = retryable
+        self.billed = billed
 
 
 class ExtractionError(MemoryLayerError, ValueError):

@@ -23,7 +23,7 @@ MOST_SHOWN = 40
 SHORTEST_QUOTE = 2
 
 SYSTEM = """You keep the long-term memory of a user. You are shown what is remembered and a conversation that has ended.
-Decide what to change in memory, and answer with a JSON object of the given schema alone.
+Decide what to change in memory, and give that as `operations`, once and in full.
 
 - "add": a lasting fact or preference about the user or their work, or (kind "episodic") what was asked, done and how it
   ended. One short sentence that stands on its own, in the third person, with names instead of pronouns.
@@ -116,15 +116,21 @@ class _Answer(pydantic.BaseModel):
     operations: list[Annotated[_Add | _Supersede | _Noop, pydantic.Field(discriminator="op")]]
 
 
-def request(turns: Sequence[Turn], known: Sequence[Memory]) -> ExtractionRequest:
-    """The call that asks what to change. `known` are the memories that may be concerned: what recall finds for it."""
-    shown = [f"[{number}] {_one_line(each.text)}{_slot(each)}" for number, each in enumerate(known[:MOST_SHOWN], 1)]
+SCHEMA: Json = _Answer.model_json_schema()
+
+
+def request(turns: Sequence[Turn], known: Sequence[Memory | None]) -> ExtractionRequest:
+    """The call that asks what to change. `known` are the memories that may be concerned: what recall finds for it.
+
+    None stands for one that was forgotten since, so that the others keep their numbers.
+    """
+    shown = [f"[{number}] {_one_line(each.text)}{_slot(each)}" for number, each in _numbered(known).items()]
     said = [f"<{turn.role}>\n{_shortened(turn.text)}\n</{turn.role}>" for turn in turns if turn.text.strip()]
     message = "\n".join(["# Remembered", *(shown or ["nothing yet"]), "", "# Conversation", *said])
-    return ExtractionRequest(SYSTEM, message, _Answer.model_json_schema())
+    return ExtractionRequest(SYSTEM, message, SCHEMA)
 
 
-def parse(answer: str, turns: Sequence[Turn], known: Sequence[Memory]) -> list[Operation]:
+def parse(answer: str, turns: Sequence[Turn], known: Sequence[Memory | None]) -> list[Operation]:
     """The operations of an answer to `request` with the same turns and memories, without those that quote nobody.
 
     Raises ExtractionError when it is no such list, when it names a memory that was not shown, or names one twice.
@@ -136,7 +142,7 @@ def parse(answer: str, turns: Sequence[Turn], known: Sequence[Memory]) -> list[O
         raise ExtractionError(f"the answer is not of the schema: {problems}") from exc
     if len(found) > MOST_OPERATIONS:
         raise ExtractionError(f"the answer has {len(found)} operations; at most {MOST_OPERATIONS} are taken from one")
-    shown = dict(enumerate(known[:MOST_SHOWN], 1))
+    shown = _numbered(known)
     named = [each.id for each in found if not isinstance(each, _Add)]
     if unknown := sorted(set(named) - set(shown)):
         raise ExtractionError(f"the answer names memories that were not shown: {unknown}")
@@ -144,6 +150,10 @@ def parse(answer: str, turns: Sequence[Turn], known: Sequence[Memory]) -> list[O
         raise ExtractionError("the answer names a memory twice")
     said = [_plain(turn.text) for turn in turns if turn.role == "user"]
     return [_operation(each, shown) for each in found if _is_quote(each.quote, said)]
+
+
+def _numbered(known: Sequence[Memory | None]) -> dict[int, Memory]:
+    return {number: each for number, each in enumerate(known[:MOST_SHOWN], 1) if each is not None}
 
 
 def _operation(found: _Add | _Supersede | _Noop, shown: Mapping[int, Memory]) -> Operation:

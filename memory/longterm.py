@@ -6,6 +6,7 @@ and what closes or reopens one is a conditional write, so writers in many proces
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,8 @@ from qdrant_client import AsyncQdrantClient, models
 
 from memory import bm25
 from memory.embedding.port import Embedder
-from memory.errors import InvalidMemoryError
+from memory.errors import InvalidMemoryError, MemoryNotFoundError
+from memory.ids import public_id, sound_id
 from memory.points import (
     LONGEST_SLOT,
     Kind,
@@ -24,17 +26,20 @@ from memory.points import (
     Why,
     date,
     moment,
+    read_cursor,
     sound_count,
     sound_kinds,
     sound_text,
 )
 from memory.ranking import Question, best, current, of_kinds
-from memory.scope import Scope, empty, equals, with_id
+from memory.scope import Scope, anyones, empty, equals, with_id
 from memory.store import COLLECTION, PAGE, MemoryStore, in_time_order, memory_of, set_payload
 
 MOST_RECALLED = 100
 MOST_BROWSED = 1_000
 LONGEST_QUERY = 8_000
+AT_ONCE = 64
+"""More memories than a job learns at one moment: those of one moment stand in no order for Qdrant."""
 
 
 class LongTermMemory:
@@ -54,6 +59,12 @@ class LongTermMemory:
     ) -> None:
         self.store = MemoryStore(client, embedder, collection)
         self._clock = clock
+
+    def as_of(self, said_at: datetime) -> LongTermMemory:
+        """The same memory for what was said at another time than now: it supersedes nothing that was said later."""
+        other = copy.copy(self)
+        other._clock = lambda: said_at
+        return other
 
     async def open(self) -> None:
         """Makes the collection and its indexes unless they are there; any number of processes may do so at once."""
@@ -207,18 +218,43 @@ class LongTermMemory:
         return await self._explained(question, found) if explain and found else found
 
     async def browse(
-        self, scope: Scope, *, kinds: Sequence[Kind] = (), limit: int = 50, past: bool = False
+        self,
+        scope: Scope,
+        *,
+        kinds: Sequence[Kind] = (),
+        limit: int = 50,
+        past: bool = False,
+        after: str | None = None,
     ) -> list[Memory]:
-        """Memories, the newest first; with `past`, those that were superseded or have expired too."""
-        also = of_kinds(sound_kinds(kinds))
+        """Memories, the newest first; with `past`, those that were superseded or have expired too.
+
+        `after` is the `cursor` of the memory to go on after.
+        """
+        also, most = of_kinds(sound_kinds(kinds)), sound_count("limit", limit, MOST_BROWSED)
+        last = None if after is None else read_cursor(after)
+        if last is not None:
+            also.append(models.FieldCondition(key="created_at", range=models.DatetimeRange(lte=last[0])))
         wanted = scope.within(*also) if past else current(scope, self._now(), *also)
-        return in_time_order(await self.store.scroll(wanted, sound_count("limit", limit, MOST_BROWSED), newest=True))[
-            ::-1
-        ]
+        found = in_time_order(await self.store.scroll(wanted, most + AT_ONCE, newest=True))[::-1]
+        return [each for each in found if last is None or (each.created_at, each.id) < last][:most]
 
     async def get(self, scope: Scope, memory_id: str) -> Memory:
         """One memory, current or not. Raises MemoryNotFoundError."""
         return await self.store.one(scope, memory_id)
+
+    async def scope_of(self, tenant: str, memory_id: str) -> Scope:
+        """Whose memory of a tenant's this is, for who has no more than its id. Raises MemoryNotFoundError."""
+        found = await self.store.scroll(anyones(tenant, sound_id(memory_id)), 1)
+        if not found:
+            raise MemoryNotFoundError(memory_id)
+        return found[0].scope
+
+    async def get_many(self, scope: Scope, memory_ids: Sequence[str]) -> list[Memory]:
+        """Those of the memories that the scope has, current or not, in the order of their ids."""
+        wanted = [sound_id(each) for each in memory_ids]
+        found = await self.store.scroll(scope.within(with_id(*wanted)), len(wanted)) if wanted else []
+        by_id = {each.id: each for each in found}
+        return [by_id[each] for each in wanted if each in by_id]
 
     async def history(self, scope: Scope, memory_id: str) -> list[Memory]:
         """What was said in a memory's slot, or else the chain of what superseded what; the oldest first.
@@ -300,7 +336,7 @@ class LongTermMemory:
 
     async def _explained(self, question: Question, found: Sequence[Recalled]) -> list[Recalled]:
         searches = question.parts([each.memory.id for each in found])
-        scores = [{str(point.id): point.score for point in await self.store.query(**each)} for each in searches]
+        scores = [{public_id(point.id): point.score for point in await self.store.query(**each)} for each in searches]
 
         def why(memory: Memory) -> Why:
             bm25_score, cosine = (part.get(memory.id, 0.0) for part in (*scores, {})[:2])

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from qdrant_client import models
 
 from memory.errors import InvalidMemoryError
+from memory.ids import public_id, sound_id
 from memory.scope import Scope
 
 Kind = Literal["semantic", "episodic"]
@@ -92,7 +93,7 @@ class Memory:
             raise InvalidMemoryError(f"keywords: expected a list of at most {MOST_KEYWORDS} texts")
         kept = sound_text("text", text, LONGEST_TEXT)
         return cls(
-            id=point_id(scope, kind, kept),
+            id=id_of(scope, kind, kept),
             scope=scope,
             kind=kind,
             text=kept,
@@ -110,6 +111,11 @@ class Memory:
     def searched(self) -> str:
         """What a search for it looks at."""
         return " ".join([self.text, *self.keywords])
+
+    @property
+    def cursor(self) -> str:
+        """Where it stands in a list by age, to go on after it."""
+        return f"{date(self.created_at)}_{self.id}"
 
     @property
     def order(self) -> tuple[datetime, str]:
@@ -187,22 +193,22 @@ class Recalled:
     why: Why | None = field(default=None, compare=False)
 
 
-def point_id(scope: Scope, kind: Kind, text: str) -> str:
+def id_of(scope: Scope, kind: Kind, text: str) -> str:
     """The same thing said in the same scope has the same id, so that saying it twice needs no lock."""
     said = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return str(uuid.uuid5(_NAMESPACE, json.dumps([*scope.parts().values(), kind, said], ensure_ascii=False)))
+    return public_id(uuid.uuid5(_NAMESPACE, json.dumps([*scope.parts().values(), kind, said], ensure_ascii=False)))
 
 
-def sound_id(given: object) -> str:
-    """An id in its one form. Raises InvalidMemoryError for what is none."""
+def read_cursor(given: object) -> tuple[datetime, str]:
+    """When the memory of a cursor was made, and its id. Raises InvalidMemoryError for what is no cursor."""
+    made, _, memory_id = given.partition("_") if isinstance(given, str) else ("", "", "")
     try:
-        return str(uuid.UUID(given)) if isinstance(given, str) else _no_id(given)
-    except ValueError:
-        return _no_id(given)
-
-
-def _no_id(given: object) -> str:
-    raise InvalidMemoryError(f"id is {given!r}; expected the id of a memory, which is a UUID")
+        at = moment("after", datetime.fromisoformat(made))
+    except ValueError:  # InvalidMemoryError is one
+        at = None
+    if at is None:
+        raise InvalidMemoryError(f"after is {given!r}; expected the cursor of a page before")
+    return at, sound_id(memory_id)
 
 
 def sound_kinds(given: object) -> tuple[Kind, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from qdrant_client import models
 
 from memory.errors import ScopeError
+from memory.ids import point_id
 
 LONGEST_PART = 256
 
@@ -50,6 +51,11 @@ class Scope:
         return self.within(*missing, *also, without=without)
 
 
+def anyones(tenant: str, memory_id: str) -> models.Filter:
+    """A memory of whichever user of a tenant. For finding out whose it is, and for nothing else."""
+    return models.Filter(must=[equals("tenant", Scope(tenant, "anyone").tenant), with_id(memory_id)])
+
+
 def equals(name: str, value: str) -> models.Condition:
     """That a field has a value."""
     return models.FieldCondition(key=name, match=models.MatchValue(value=value))
@@ -62,4 +68,4 @@ def empty(name: str) -> models.Condition:
 
 def with_id(*ids: str) -> models.Condition:
     """That a memory is one of these."""
-    return models.HasIdCondition(has_id=list(ids))
+    return models.HasIdCondition(has_id=[point_id(each) for each in ids])

@@ -9,6 +9,7 @@ late changes nothing, and one that comes twice is one.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from agent_core.types import Json
 
 TTL_SECONDS = 24 * 3600
 STALE = -2
+SCANNED_AT_ONCE = 1_000
+GLOB = re.compile(r"[\\\[\]*?^-]")
 LUA = Path(__file__).parent / "lua"
 APPEND = (LUA / "append.lua").read_text(encoding="utf-8")
 COMPACT = (LUA / "compact.lua").read_text(encoding="utf-8")
@@ -45,7 +48,7 @@ class SessionScope:
 
     @property
     def about_key(self) -> str:
-        """Hash: base and generation, once a summary took the place of messages."""
+        """Hash: base and generation, once a summary took the place of messages; `user:…` of each whose jobs spoke."""
         return f"ns:session:{self.tenant}:{self.session_id}:about"
 
 
@@ -102,15 +105,21 @@ class SessionMemory:
         return await self._read(scope, start, -1, most, 0)
 
     async def append(
-        self, scope: SessionScope, length: int, messages: Sequence[Json], fence: Fence | None = None
+        self,
+        scope: SessionScope,
+        length: int,
+        messages: Sequence[Json],
+        fence: Fence | None = None,
+        user: str | None = None,
     ) -> bool:
         """Adds messages after the first `length`; False when the conversation has meanwhile another length.
 
-        The same append twice is one append. Raises StaleAttemptError when the fence holds another value, or none.
+        `user` is whose job says them, so that the session goes when that user is forgotten. The same append twice is
+        one append. Raises StaleAttemptError when the fence holds another value, or none.
         """
         if not messages:
             return True
-        return await self._write(APPEND, scope, fence, length, *map(_dump, messages))
+        return await self._write(APPEND, scope, fence, length, user or "", *map(_dump, messages))
 
     async def compact(
         self, scope: SessionScope, generation: int, covered: int, summary: Json, fence: Fence | None = None
@@ -121,6 +130,22 @@ class SessionMemory:
         no such messages any more. The same compaction twice is one. Raises as `append` does.
         """
         return await self._write(COMPACT, scope, fence, generation, covered, _dump(summary))
+
+    async def forget_user(self, tenant: str, user: str) -> int:
+        """Deletes every session of a tenant in which a job of the user said something; returns how many there were.
+
+        It looks at every key in Redis: for what is seldom asked, and by a person.
+        """
+        cursor, forgotten = 0, 0
+        sessions = SessionScope(GLOB.sub(r"\\\g<0>", tenant), "*").about_key
+        while True:
+            cursor, found = await self._redis.command("SCAN", cursor, "MATCH", sessions, "COUNT", SCANNED_AT_ONCE)
+            for about_key in found:
+                if await self._redis.command("HEXISTS", about_key, f"user:{user}"):
+                    messages_key = about_key.removesuffix(b"about") + b"messages"
+                    forgotten += bool(await self._redis.command("DEL", messages_key, about_key))
+            if not int(cursor):
+                return forgotten
 
     async def _read(self, scope: SessionScope, start: int, stop: int, most: int, ttl: int) -> Conversation:
         words: tuple[str | int, ...] = (2, scope.key, scope.about_key, start, stop, most, ttl)

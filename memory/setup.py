@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import SecretStr
 
-from memory.embedding.port import Embedder, EmbeddingModel, EmbeddingUsage
+from memory.embedding.port import Charge, Embedder, EmbeddingModel, free
 from memory.errors import NoMemoryError
 
 if TYPE_CHECKING:
     from memory.longterm import LongTermMemory
+
+EXTRACTION = "memory-extraction"
+"""The built-in agent whose jobs look for lasting facts in what other jobs were told."""
 
 
 class Settings(Protocol):
@@ -37,9 +39,9 @@ class Settings(Protocol):
 class LazyMemory:
     """The memory that settings name: made and opened by the first who wants it, without holding up the loop."""
 
-    def __init__(self, settings: Settings, on_usage: Callable[[EmbeddingUsage], None] = lambda _: None) -> None:
+    def __init__(self, settings: Settings, charge: Charge = free) -> None:
         self._settings = settings
-        self._on_usage = on_usage
+        self._charge = charge
         self._made: LongTermMemory | None = None
         self._opening: asyncio.Task[LongTermMemory] | None = None
 
@@ -65,16 +67,14 @@ class LazyMemory:
 
     async def _open(self) -> LongTermMemory:
         if self._made is None:
-            self._made = await asyncio.to_thread(make_memory, self._settings, self._on_usage)
+            self._made = await asyncio.to_thread(make_memory, self._settings, self._charge)
         assert self._made is not None  # `is_set_up`
         await self._made.open()
         return self._made
 
 
-def make_memory(
-    settings: Settings, on_usage: Callable[[EmbeddingUsage], None] = lambda _: None
-) -> LongTermMemory | None:
-    """The memory that the settings name, not yet open; None when they name no Qdrant. `on_usage`: see Embedder.
+def make_memory(settings: Settings, charge: Charge = free) -> LongTermMemory | None:
+    """The memory that the settings name, not yet open; None when they name no Qdrant. `charge`: see Embedder.
 
     Its first call in a process imports Qdrant's client, which takes a second or two of CPU time: call it in a thread.
     """
@@ -84,7 +84,7 @@ def make_memory(
     from memory.longterm import LongTermMemory
 
     model = _model(settings)
-    embedder = None if model is None else Embedder(model, on_usage)
+    embedder = None if model is None else Embedder(model, charge)
     return LongTermMemory(connect(settings.qdrant_url, _secret(settings.qdrant_api_key)), embedder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qdrant_client import AsyncQdrantClient, models
@@ -12,13 +13,24 @@ from memory import bm25
 from memory.client import calling
 from memory.embedding.port import Embedder
 from memory.errors import MemoryNotFoundError
-from memory.points import INDEXES, Memory, sound_id
+from memory.ids import point_id, public_id, sound_id
+from memory.points import INDEXES, Memory
 from memory.ranking import WORDS
 from memory.scope import Scope, with_id
 
 COLLECTION = "nightshift_memory"
 PAGE = 256
 REEMBEDDED_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """What there is. `waiting` counts memories without a vector of the embedder."""
+
+    title: str
+    version: str
+    memories: int = 0
+    waiting: int = 0
 
 
 class MemoryStore:
@@ -56,6 +68,20 @@ class MemoryStore:
             await self.embedder.aclose()
 
     # ---- reads
+
+    async def facts(self) -> StoreFacts:
+        """What this Qdrant is and holds of ours, without making anything."""
+        async with calling():
+            about = await self.client.info()
+            if not await self.client.collection_exists(self._collection):
+                return StoreFacts(about.title, about.version)
+            vectors = (await self.client.get_collection(self._collection)).config.params.vectors
+        total = waiting = await self.count(models.Filter())
+        if self.embedder is None:
+            waiting = 0
+        elif isinstance(vectors, dict) and self.embedder.name in vectors:
+            waiting = await self.count(_without(self.embedder.name))
+        return StoreFacts(about.title, about.version, total, waiting)
 
     async def one(self, scope: Scope, memory_id: str) -> Memory:
         """A memory of the scope. Raises MemoryNotFoundError, and InvalidMemoryError for what is no id."""
@@ -100,7 +126,7 @@ class MemoryStore:
         vectors: dict[str, Any] = {WORDS: bm25.of_document(memory.searched)}
         if self.embedder is not None:
             [vectors[self.embedder.name]] = await self.embedder.embed([memory.searched], "document")
-        point = models.PointStruct(id=memory.id, vector=vectors, payload=memory.to_payload())
+        point = models.PointStruct(id=point_id(memory.id), vector=vectors, payload=memory.to_payload())
         return models.UpsertOperation(
             upsert=models.PointsList(points=[point], update_mode=models.UpdateMode.INSERT_ONLY)
         )
@@ -128,15 +154,15 @@ class MemoryStore:
         embedder = self.embedder
         if embedder is None:
             return 0
-        missing = models.Filter(must_not=[models.HasVectorCondition(has_vector=embedder.name)])
+        missing = _without(embedder.name)
         done, total = 0, await self.count(missing)
         while found := await self.scroll(missing, REEMBEDDED_AT_ONCE):
             vectors = await embedder.embed([each.searched for each in found], "document")
             points = [
-                models.PointVectors(id=each.id, vector={embedder.name: vector})
+                models.PointVectors(id=point_id(each.id), vector={embedder.name: vector})
                 for each, vector in zip(found, vectors, strict=True)
             ]
-            async with calling():
+            async with calling(tolerate=404):  # one was forgotten meanwhile; the others have theirs
                 await self.client.update_vectors(self._collection, points)
             done += len(found)
             progress(done, max(done, total))
@@ -148,6 +174,10 @@ class MemoryStore:
             await self.client.delete_vector_name(self._collection, name)
 
 
+def _without(embedder: str) -> models.Filter:
+    return models.Filter(must_not=[models.HasVectorCondition(has_vector=embedder)])
+
+
 def set_payload(payload: dict[str, Any], wanted: models.Filter) -> models.SetPayloadOperation:
     """The operation that sets fields wherever a filter lets it, at the moment of the write."""
     return models.SetPayloadOperation(set_payload=models.SetPayload(payload=payload, filter=wanted))
@@ -155,7 +185,7 @@ def set_payload(payload: dict[str, Any], wanted: models.Filter) -> models.SetPay
 
 def memory_of(point: models.Record | models.ScoredPoint) -> Memory:
     """The memory that a point is."""
-    return Memory.from_payload(str(point.id), point.payload or {})
+    return Memory.from_payload(public_id(point.id), point.payload or {})
 
 
 def in_time_order(found: Sequence[Memory]) -> list[Memory]:

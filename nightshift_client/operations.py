@@ -18,13 +18,19 @@ from nightshift_client.flows import Emit, Feed, Flow, Pause, Read, Send
 from nightshift_client.transports import each, one
 from nightshift_client.types import (
     Approval,
+    AuditEntry,
+    AuditFilters,
     Budget,
     Event,
     File,
+    Forgotten,
     ForkChanges,
     Job,
     JobFilters,
     LedgerRow,
+    Memory,
+    MemoryFields,
+    MemoryFilters,
     Ruling,
     Submission,
     UsageRow,
@@ -33,6 +39,7 @@ from nightshift_client.types import (
 LONG_POLL_SECONDS = 30.0
 SILENCE_SECONDS = 45.0
 """A stream of events has a heartbeat every 15 s; one that is silent for longer is dead."""
+MOST_IN_A_PAGE = 200
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 LONGEST_RECONNECT_PAUSE = 2.0
 AWAY_OR_BUSY = frozenset({429, 502, 503, 504})
@@ -206,6 +213,39 @@ class Operations:
         """
         query = {"by": by, "from": first, "to": last, "agent": agent, "user": user, "model": model}
         return self._pages("/v1/usage", query)
+
+    # ---- long-term memory
+
+    @one
+    def remember(
+        self, user: str, text: str, *, idempotency_key: str | None = None, **fields: Unpack[MemoryFields]
+    ) -> Flow[Memory]:
+        """Remembers something of a user; the memory, which may be one that was known."""
+        return self._json(
+            "POST", "/v1/memories", {"user": user, "text": text, **fields}, idempotency_key=idempotency_key
+        )
+
+    @each
+    def memories(self, user: str, **filters: Unpack[MemoryFilters]) -> Feed[Memory]:
+        """What is remembered of a user: with a `query` what fits, the best first; without one all, the newest first."""
+        return self._pages("/v1/memories", {"user": user, **filters})
+
+    @one
+    def forget(self, memory_id: str) -> Flow[None]:
+        """Forgets a memory for good."""
+        return self._json("DELETE", f"/v1/memories/{_quoted(memory_id)}")
+
+    @one
+    def forget_user(self, user: str, *, jobs: bool = False) -> Flow[Forgotten]:
+        """Forgets a user for good: memories and sessions, and with `jobs` their ended jobs."""
+        return self._json("DELETE", "/v1/memories", query={"user": user, "jobs": jobs})
+
+    # ---- who did what
+
+    @each
+    def audit(self, **filters: Unpack[AuditFilters]) -> Feed[AuditEntry]:
+        """The changes by the API, and the attempts at some, that fit, the newest first."""
+        return self._pages("/v1/audit", {"limit": MOST_IN_A_PAGE, **filters})
 
     # ---- everything else
 

@@ -52,6 +52,7 @@ class Job(TypedDict):
     service: str
     tags: list[str]
     metadata: dict[str, Any]
+    concurrency: dict[str, Any] | None
     budget: Budget
     usage: Usage
     attempts: int
@@ -149,11 +150,67 @@ class WebhookMessage(TypedDict):
 # ---- what is sent
 
 
+class Memory(TypedDict):
+    """Something that is remembered of a user. `score` is there when a query was asked, `why` when it was to explain."""
+
+    id: str
+    object: Literal["memory"]
+    user: str
+    agent: str | None
+    session: str | None
+    kind: Literal["semantic", "episodic"]
+    slot: str | None
+    text: str
+    keywords: list[str]
+    importance: float
+    created_at: str
+    last_confirmed_at: str
+    event_at: str | None
+    valid_to: str | None
+    superseded_by: str | None
+    expires_at: str | None
+    uses: int
+    source: dict[str, str | None] | None
+    score: NotRequired[float]
+    why: NotRequired[dict[str, float]]
+
+
+class Forgotten(TypedDict):
+    """What was deleted of a user; `unfinished` jobs were left."""
+
+    forgotten: int
+    sessions: int
+    jobs: int
+    unfinished: int
+
+
+class AuditEntry(TypedDict):
+    """A change by the API, or an attempt at one; `key_id` is null without a valid key."""
+
+    id: str
+    created_at: str
+    key_id: str | None
+    action: str
+    method: str
+    path: str
+    target: str | None
+    status: int
+    request_id: str
+    address: str | None
+
+
 class Webhook(TypedDict):
     """Where to tell of one job's events."""
 
     url: str
     events: NotRequired[list[str]]
+
+
+class Concurrency(TypedDict):
+    """The job runs only while fewer than `limit` jobs that name the same `key` do."""
+
+    key: str
+    limit: int
 
 
 class Submission(TypedDict, total=False):
@@ -171,6 +228,7 @@ class Submission(TypedDict, total=False):
     tags: list[str]
     metadata: dict[str, Any]
     output_schema: dict[str, Any]
+    concurrency: Concurrency
 
 
 class ForkChanges(TypedDict, total=False):
@@ -198,6 +256,37 @@ class JobFilters(TypedDict, total=False):
     user: str
     created_after: str
     created_before: str
+
+
+class MemoryFields(TypedDict, total=False):
+    """What a memory is, besides its text."""
+
+    kind: Literal["semantic", "episodic"]
+    slot: str | None
+    importance: float
+    expires_at: str | None
+
+
+class MemoryFilters(TypedDict, total=False):
+    """Which memories to list. `k` and `explain` go with a `query`, `past` without one."""
+
+    query: str
+    k: int
+    explain: bool
+    kind: Literal["semantic", "episodic"]
+    past: bool
+
+
+class AuditFilters(TypedDict, total=False):
+    """Which entries of the audit log to list; `tenant` and `without_key` are for the bootstrap key."""
+
+    action: str | None
+    key_id: str | None
+    target: str | None
+    created_after: str | None
+    created_before: str | None
+    tenant: str | None
+    without_key: bool
 
 
 class Ruling(TypedDict, total=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 Json = dict[str, Any]
+MEMORIES = "<memories>\n"
+"""With this begins the block of what a platform remembers, which no user wrote."""
+MEMORY = re.compile(r"<memory [^>]*>(.*)</memory>")
 FRAME = re.compile(r'<data from="[^"]*">\n(.*)\n</data>', re.DOTALL)
 
 
@@ -56,14 +60,21 @@ def current_task(messages: list[Json]) -> Task:
 
 
 def text_of(message: Json) -> str:
-    """The text of a message without its tool results."""
+    """The text of a message without its tool results, and without what the platform remembers."""
     return "\n".join(text_blocks(message))
 
 
 def text_blocks(message: Json) -> list[str]:
-    """The texts of a message without its tool results."""
+    """The texts of a message without its tool results, and without what the platform remembers."""
     content = message["content"]
-    return [content] if isinstance(content, str) else [b["text"] for b in _blocks(message, "text")]
+    texts = [content] if isinstance(content, str) else [b["text"] for b in _blocks(message, "text")]
+    return [text for text in texts if not text.startswith(MEMORIES)]
+
+
+def remembered(messages: list[Json]) -> list[str]:
+    """What the newest block of memories says."""
+    blocks = [b["text"] for m in messages for b in _blocks(m, "text") if b["text"].startswith(MEMORIES)]
+    return [html.unescape(text) for text in MEMORY.findall(blocks[-1])] if blocks else []
 
 
 def fact_lines(messages: list[Json]) -> list[str]:

@@ -28,7 +28,7 @@ class ChildJobs:
         self._parent = parent
 
     async def delegate(self, call_id: str, agent: str, task: str, usd: str | None) -> Pending | Json:
-        child_id = _child_id(self._parent.id, call_id)
+        child_id = derived_id(self._parent.id, call_id)
         child = (await self._store.get_many([child_id]))[0]
         if child is None:
             await self._start(child_id, agent, task, usd)
@@ -64,9 +64,10 @@ class ChildJobs:
             raise ToolError(str(exc), code="stopped", retryable=True) from exc
 
 
-def _child_id(parent_id: str, call_id: str) -> str:
-    made = parent_id.partition("_")[2][:12]  # the parent's time: ids sort by their age
-    return f"job_{made}{hashlib.sha256(f'{parent_id}/{call_id}'.encode()).hexdigest()[:20]}"
+def derived_id(job_id: str, what: str) -> str:
+    """The id of the job that comes of something in another one, the same however often it is asked for."""
+    made = job_id.partition("_")[2][:12]  # the other's time: ids sort by their age
+    return f"job_{made}{hashlib.sha256(f'{job_id}/{what}'.encode()).hexdigest()[:20]}"
 
 
 def _report(child: Job) -> Json:

@@ -77,18 +77,22 @@ class DurableJournal:
         """Notes a pause that came by another way than a write."""
         self._pause = True
 
+    def spent(self, model: str, settled: int, usage: Json | None) -> None:
+        """Counts in the metrics what a call of a model cost, in micro-dollars, and its tokens."""
+        self._stats.add("cost_usd_total", self._job.spec.agent, model, amount=settled / 1e6)
+        for name, key in USAGE_FIELDS:
+            if amount := (usage or {}).get(key):
+                self._stats.add("tokens_total", model, name.removesuffix("_tokens"), amount=amount)
+
     def _observe(self, entry: Entry) -> None:
-        stats, agent = self._stats, self._job.spec.agent
+        stats = self._stats
         match entry:
             case ModelCompleted() | ModelFailed():
                 outcome = "ok" if isinstance(entry, ModelCompleted) else entry.code
                 stats.add("model_calls_total", entry.model, outcome)
                 if self._job.spec.service == "standard":  # a batch's reply is fetched, and says nothing of the model
                     stats.observe("model_call_seconds", entry.seconds)
-                stats.add("cost_usd_total", agent, entry.model, amount=entry.settled / 1e6)
-                for name, key in USAGE_FIELDS:
-                    if amount := (entry.usage or {}).get(key):
-                        stats.add("tokens_total", entry.model, name.removesuffix("_tokens"), amount=amount)
+                self.spent(entry.model, entry.settled, entry.usage)
             case ToolCompleted():
                 stats.add("tool_calls_total", entry.name, "error" if entry.is_error else "ok")
                 stats.observe("tool_call_seconds", entry.seconds)

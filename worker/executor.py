@@ -21,7 +21,7 @@ from agent_core.errors import KilledError, ModelError, StaleAttemptError, Unknow
 from agent_core.failpoints import failpoint
 from agent_core.guardrails import Guard
 from agent_core.loop import Ports, run
-from agent_core.messages import without_attachments
+from agent_core.messages import without_attachments, without_blocks
 from agent_core.outcomes import (
     Batched,
     Completed,
@@ -52,12 +52,16 @@ from jobs.records import Job, Service
 from jobs.rulings import APPROVAL
 from jobs.stats import Stats
 from jobs.store import JobStore
-from memory.session import Fence, SessionMemory, SessionScope
+from memory.errors import EmbeddingError
+from memory.session import Fence, SessionMemory
+from memory.setup import LazyMemory
 from worker.approvals import requests
 from worker.children import ChildJobs
 from worker.decisions import take_over
 from worker.durable import SHAPES_ALONE, DurableJournal, LiveText
-from worker.restore import Restored, restore
+from worker.embedding import charge_to
+from worker.job_memory import AWAY_MS, JobMemory, NothingToDo, PutOff, memory_of
+from worker.restore import Restored, restore, session_of
 
 MOST_DEFERRALS = 8
 LONGEST_DEFERRAL = 300.0
@@ -66,7 +70,7 @@ LONGEST_CHILD_MS = 7 * 24 * 3600 * 1000
 """A job that has waited so long for its children looks after them itself."""
 LONGEST_WAIT = 3600.0
 """Seconds; a server may ask for more in its retry-after, and is asked again after this time all the same."""
-Interruption = Literal["cancel", "drain", "killed", "lost"]
+Interruption = Literal["cancel", "drain", "killed", "lost", "memory away"]
 KILLED = "the kill switch is on"
 log = structlog.get_logger("worker")
 
@@ -106,6 +110,7 @@ class Executor:
         redactor: Redactor = SHAPES_ALONE,
         servers: Mapping[str, Model] = MappingProxyType({}),
         breakers: Breakers | None = None,
+        memory: LazyMemory | None = None,
     ) -> None:
         self._store = store
         self._redactor = redactor
@@ -117,6 +122,7 @@ class Executor:
         self._stats = stats
         self._workspaces = workspaces
         self._sessions = SessionMemory(store.link)
+        self._memory = memory
         self._batches = BatchWaits(store.link)
         self.ended: Counter[Literal["successful", "failed"]] = Counter()
         """Jobs that ended since RQ's record of this worker was last written."""
@@ -173,14 +179,15 @@ class Executor:
             redactor=self._redactor,
         )
         attempted.journal = journal
-        try:
-            restored = await restore(job, self._store, self._sessions, workspace, self._files)
-        except NotFoundError as exc:
-            attempted.ending = True
-            await self._fail(job, attempt, "error", exc.code, str(exc))
+        charge_to(journal)
+        memory = memory_of(
+            job, agent, self._memory, self._store, journal, on_away=lambda: attempted.interrupt("memory away")
+        )
+        restored = await self._restored(job, attempt, attempted, memory)
+        if restored is None:
             return
         failpoint("after_restore")
-        if restored.fresh and job.spec.session_id is not None:
+        if restored.fresh and session_of(job) is not None:
             noted = {
                 "state": "executing",
                 "session_length": restored.session_length,
@@ -199,9 +206,10 @@ class Executor:
         )
         await take_over(restored.decisions, restored.state, journal, agent.registry, ports.context)
         try:
-            outcome = await Guard(agent.guardrails, restored.state, journal, job.spec.input).around(
-                lambda: run(restored.state, agent=agent, budget=job.budget, ports=ports, output=_output(job))
-            )
+            with memory.serving():
+                outcome = await Guard(agent.guardrails, restored.state, journal, job.spec.input).around(
+                    lambda: run(restored.state, agent=agent, budget=job.budget, ports=ports, output=_output(job))
+                )
         except KilledError as exc:
             attempted.ending = True
             await self._store.move(job, "hand_back", {"why": str(exc)}, attempt=attempt)
@@ -216,10 +224,29 @@ class Executor:
         await asyncio.sleep(0)  # an interruption that came with the last record takes hold here
         attempted.ending = True
         failpoint("before_end")
-        await self._settle(job, attempt, outcome, restored, policy)
+        await self._settle(job, attempt, outcome, restored, policy, memory)
         failpoint("after_end")
         if isinstance(outcome, Completed | Stopped):
             await remember(self._store.link, self._files, job, outcome.stop_reason)
+
+    async def _restored(self, job: Job, attempt: Attempt, attempted: Attempted, memory: JobMemory) -> Restored | None:
+        """What the run goes on from; None when there is none, and the attempt's end is written."""
+        workspace = self._workspaces / job.id
+        try:
+            return await restore(job, self._store, self._sessions, workspace, self._files, memory)
+        except NotFoundError as exc:
+            attempted.ending = True
+            await self._fail(job, attempt, "error", exc.code, str(exc))
+        except EmbeddingError as exc:
+            attempted.ending = True
+            await self._fail(job, attempt, "error", "embedding_failed", str(exc))
+        except PutOff as exc:
+            attempted.ending = True
+            await self._store.move(job, "hand_back", {"why": str(exc)}, attempt=attempt, due_ms=-exc.ms)
+        except NothingToDo as exc:
+            attempted.ending = True
+            await self._end(job, attempt, "complete", {"stop_reason": "end_turn", "output": str(exc)})
+        return None
 
     def _context(self, job: Job, workspace: Path) -> Callable[[str], ToolContext]:
         artifacts = JobArtifacts(self._files, job.tenant, job.token)
@@ -230,10 +257,13 @@ class Executor:
 
     # ---- endings
 
-    async def _settle(self, job: Job, attempt: Attempt, outcome: Outcome, restored: Restored, policy: Policy) -> None:
+    async def _settle(
+        self, job: Job, attempt: Attempt, outcome: Outcome, restored: Restored, policy: Policy, memory: JobMemory
+    ) -> None:
         match outcome:
             case Completed(output, stop_reason):
                 await self._remember(job, attempt, restored, restored.state.messages[restored.state.head - 1 :])
+                await memory.learn()
                 await self._end(job, attempt, "complete", {"stop_reason": stop_reason, "output": output})
             case Stopped(stop_reason, detail, output, code):
                 await self._remember(job, attempt, restored, [])
@@ -264,9 +294,8 @@ class Executor:
 
     async def _remember(self, job: Job, attempt: Attempt, restored: Restored, said: list[Json]) -> None:
         """Gives the session what the job said, and the summary of what was said before, if the job had to make one."""
-        if job.spec.session_id is None:
+        if (scope := session_of(job)) is None:
             return
-        scope = SessionScope(job.tenant, job.spec.session_id)
         fence = Fence(keys.job(job.id), "token", attempt.token)
         if covered := restored.state.replaced:
             summary = restored.state.messages[0]
@@ -275,8 +304,8 @@ class Executor:
         if not said:
             return
         failpoint("before_session_append")
-        fresh = [without_attachments(message) for message in said]
-        if not await self._sessions.append(scope, restored.session_length, fresh, fence):
+        fresh = [without_blocks(without_attachments(message), restored.remembered) for message in said]
+        if not await self._sessions.append(scope, restored.session_length, fresh, fence, job.spec.user):
             log.warning("the session changed while the job ran; its messages were not added", job=job.id)
         failpoint("after_session_append")
 
@@ -325,6 +354,9 @@ class Executor:
                 failpoint("after_hand_back")
             case "killed":
                 await self._store.move(job, "hand_back", {"why": KILLED}, attempt=attempt)
+            case "memory away":
+                why = {"why": "long-term memory went away"}
+                await self._store.move(job, "hand_back", why, attempt=attempt, due_ms=-AWAY_MS)
             case "lost":
                 self._stats.add("fenced_total")
                 log.warning("lease lost: another attempt owns the job", job=job.id, attempt=job.attempts)

@@ -17,6 +17,7 @@ from agent_core.delegation import NAME as DELEGATE
 from agent_core.errors import DefinitionError
 from agent_core.guardrails import rebuilt as rebuilt_checks
 from agent_core.mcp import McpServer
+from agent_core.memory import UserMemory
 from agent_core.patterns import rebuilt as rebuilt_pattern
 from agent_core.schedule import Schedule
 from agent_core.tools import Tool
@@ -25,6 +26,7 @@ from jobs.agents import Published
 from jobs.errors import InvalidError
 from jobs.schedules import ScheduleSpec
 from worker.errors import StartError
+from worker.job_memory import EXTRACTION
 
 Remote = Callable[[Json], Tool]
 NOT_DECLARED: Json = {"webhook": None, "output_schema": None}
@@ -56,9 +58,26 @@ def load(sources: Sequence[str]) -> Loaded:
         if not found:
             raise StartError(f"NIGHTSHIFT_AGENTS: {source} defines no agent; it needs a module-level Agent(...)")
         for agent in found:
+            if agent.name == EXTRACTION:
+                raise StartError(f"NIGHTSHIFT_AGENTS: {source}: {EXTRACTION!r} is the platform's own; rename yours")
             if agents.setdefault(agent.name, agent) != agent:
                 raise StartError(f"NIGHTSHIFT_AGENTS: two different agents are named {agent.name!r}; rename one")
-    return Loaded(agents, [_spec(schedule) for schedule in schedules.values()])
+    return Loaded(
+        {name: with_memory_tools(agent) for name, agent in agents.items()},
+        [_spec(schedule) for schedule in schedules.values()],
+    )
+
+
+def with_memory_tools(agent: Agent) -> Agent:
+    """The agent, with the tools of its user's memory if it has one. Raises StartError when it has others so named."""
+    if agent.user_memory is None:
+        return agent
+    from memory.tools import MEMORY_TOOLS  # Qdrant's client takes a second or two to load
+
+    if taken := sorted({t.name for t in MEMORY_TOOLS} & {t.name for t in agent.tools}):
+        why = f"agent {agent.name!r} has memory, which brings a tool {taken[0]!r}, and one of its own by that name"
+        raise StartError(f"NIGHTSHIFT_AGENTS: {why}; rename the agent's")
+    return replace(agent, tools=[*agent.tools, *MEMORY_TOOLS])
 
 
 def _spec(schedule: Schedule) -> ScheduleSpec:
@@ -121,6 +140,8 @@ def rebuild(definition: Json, local: Agent, remote: Remote | None = None) -> Age
         definition = {**definition, "guardrails": rebuilt_checks(definition.get("guardrails", []), local.guardrails)}
         if "pattern" in definition:
             definition = {**definition, "pattern": rebuilt_pattern(definition["pattern"], local.pattern)}
+        if "memory" in definition:
+            definition = {**definition, "memory": UserMemory(**definition["memory"])}
         if local.answers is not None and definition.get("output") == local.answers.schema:
             definition = {**definition, "output": local.output}  # a Pydantic model checks more than its schema says
         return Agent(**{**definition, "budget": Budget(**definition["budget"]), "tools": pinned})

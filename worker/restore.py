@@ -22,6 +22,7 @@ from jobs.records import Job
 from jobs.store import JobStore
 from memory.session import Conversation, SessionMemory, SessionScope
 from worker.attachments import attach
+from worker.job_memory import EXTRACTION, WITHOUT_MEMORY, JobMemory
 
 
 @dataclass(slots=True)
@@ -38,29 +39,43 @@ class Restored:
     """What people decided about interrupted calls since an attempt last ran."""
     deferrals: int
     """How often the job was put off since the model last answered."""
+    remembered: list[Json]
+    """What stands before the task of its user's long-term memory; no session keeps it."""
 
 
-async def restore(job: Job, store: JobStore, sessions: SessionMemory, workspace: Path, files: FileStore) -> Restored:
-    """Reads all that the run goes on from. Raises NotFoundError when one of its files is gone."""
+async def restore(
+    job: Job,
+    store: JobStore,
+    sessions: SessionMemory,
+    workspace: Path,
+    files: FileStore,
+    memory: JobMemory = WITHOUT_MEMORY,
+) -> Restored:
+    """Reads all that the run goes on from.
+
+    Raises NotFoundError when one of its files is gone, and what `JobMemory.opening` raises.
+    """
     lines = await store.lines(job.id)
     noted = next((line.data for line in lines if "session_length" in line.data), None)
     said = Conversation([])
-    if job.spec.session_id is not None:
-        length = None if noted is None else noted["session_length"]
-        said = await sessions.read(SessionScope(job.tenant, job.spec.session_id), length)
+    if (scope := session_of(job)) is not None:
+        said = await sessions.read(scope, None if noted is None else noted["session_length"])
     stands = (said.end, said.generation)
     began = stands if noted is None else (noted["session_length"], noted.get("session_generation", 0))
     paths = await _fetch_files(job, workspace, files)
     attached = await asyncio.to_thread(attach, paths)
     await asyncio.to_thread(_rewrite, workspace, lines)
+    remembered = await memory.opening(lines)
     state = State(said.messages, elapsed=job.ran_ms / 1000)
-    state.open(opening_text(job, [path.name for path in paths]), attached.blocks, attached.tokens)
+    text = opening_text(job, [path.name for path in paths])
+    state.open(text, [*attached.blocks, *remembered], attached.tokens)
     if noted is not None and began == stands:
         fold(state, lines)
     else:  # what was summed up before the first reply was another conversation than this one
         fold(state, [line for line in lines if line.type != Compacted.TYPE or line.data["step"]])
         state.summary = state.summary if state.step else None
-    if began != stands:  # and so was what was counted
+    # What the model counted was of another conversation; a fork's had other memories before its task.
+    if began != stands or (remembered and job.spec.forked_from is not None):
         state.measured = None
     return Restored(
         state,
@@ -69,7 +84,15 @@ async def restore(job: Job, store: JobStore, sessions: SessionMemory, workspace:
         fresh=noted is None,
         decisions=open_decisions(lines),
         deferrals=_deferrals(lines),
+        remembered=remembered,
     )
+
+
+def session_of(job: Job) -> SessionScope | None:
+    """The conversation that a job goes on with; an extraction's session has none, and only puts it in line."""
+    if job.spec.session_id is None or job.spec.agent == EXTRACTION:
+        return None
+    return SessionScope(job.tenant, job.spec.session_id)
 
 
 def fold(state: State, lines: list[Line]) -> None:
@@ -88,9 +111,14 @@ def fold(state: State, lines: list[Line]) -> None:
         state.usage = Usage()
 
 
+def input_text(job: Job) -> str:
+    """The job's input as a text."""
+    return job.spec.input if isinstance(job.spec.input, str) else json.dumps(job.spec.input, ensure_ascii=False)
+
+
 def opening_text(job: Job, files: list[str]) -> str:
     """The first message: the input, and which files there are."""
-    text = job.spec.input if isinstance(job.spec.input, str) else json.dumps(job.spec.input, ensure_ascii=False)
+    text = input_text(job)
     return f"{text}\n\nFiles of this job: {', '.join(files)}" if files else text
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from agent_core.claude import MessageBatches
 from agent_core.redaction import Redactor
 from jobs import fleet
 from jobs.agents import AgentCatalogue
+from jobs.audit_log import AuditLog
 from jobs.batches import BatchWaits
 from jobs.breaker import FleetBreakers
 from jobs.durability import look
@@ -33,14 +34,19 @@ from jobs.retention import DAY_MS, Retention
 from jobs.schedules import Schedules, ScheduleSpec
 from jobs.stats import Stats
 from jobs.store import JobStore
+from memory.errors import MemoryLayerError
+from memory.setup import LazyMemory
 from worker.alerts import Alerter, make_notifier, thresholds
 from worker.approvals import ApprovalWatch
+from worker.audit import prune_audit_logs
 from worker.batches import BatchWatch
 from worker.breaker import watch_breakers
 from worker.duties import Duty, DutyThread
+from worker.embedding import make_charge
 from worker.errors import StartError
 from worker.executor import Executor
 from worker.heartbeat import Member, heartbeat
+from worker.job_memory import EXTRACTION
 from worker.kill_switch import obey_kill_switches
 from worker.loader import load, published, runnable
 from worker.mcp_tools import McpTools
@@ -62,6 +68,8 @@ class Known:
 
     local: dict[str, Agent]
     mcp: McpTools
+    built_in: dict[str, Agent] = field(default_factory=dict)
+    """Agents of the platform, which are published when they are first needed."""
     agents: dict[str, Agent] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     side_queues: list[str] = field(default_factory=list)
@@ -73,14 +81,16 @@ async def run_worker(settings: Settings) -> None:
     """
     stop_starting()
     loaded = load(settings.agents)
-    known = Known(loaded.agents, McpTools(loaded.agents.values(), environment()))
+    known = Known(loaded.agents, McpTools(loaded.agents.values(), environment()), built_in(loaded.agents))
     model, servers = make_model(settings), make_servers(settings)
     link = RedisLink(connect(settings.redis_url), patient=True)
     breakers = FleetBreakers(link)
     claim_link = RedisLink(connect(settings.redis_url))
     stats = Stats()
+    memory = LazyMemory(settings, make_charge(settings))
     try:
         await look_at_redis(settings)
+        await open_memory(memory, known)
         await known.mcp.start(McpPins(link), on_change=lambda: publish(link, known))
         await publish(link, known)
         await declare(link, loaded.schedules)
@@ -96,6 +106,7 @@ async def run_worker(settings: Settings) -> None:
             Redactor(settings.secrets),
             servers,
             breakers,
+            memory,
         )
         worker = ConcurrentWorker(
             queue_names(settings.pools),
@@ -112,6 +123,7 @@ async def run_worker(settings: Settings) -> None:
         await serve(worker, settings, known, stats, breakers)
     finally:
         await known.mcp.aclose()
+        await memory.aclose()
         closing = (server.aclose() for server in servers.values())
         await asyncio.gather(link.aclose(), claim_link.aclose(), model.aclose(), *closing)
 
@@ -151,6 +163,7 @@ async def serve(
             ApprovalWatch(JobStore(link)).run(),
             make_dispatcher(link, settings, stats).run(),
             *([make_pruner(link, settings).run()] if settings.retention_days else []),
+            *([prune_audit_logs(AuditLog(link), settings.audit_days * DAY_MS)] if settings.audit_days else []),
             *([Alerter(link, thresholds(settings), notifier, stats).run()] if notifier.names else []),
             report(link, worker, settings, known, stats),
         ]
@@ -194,6 +207,26 @@ def serve_metrics_if_asked(settings: Settings, worker: ConcurrentWorker) -> Call
         raise StartError(f"NIGHTSHIFT_METRICS_PORT: {at} cannot be served: {exc.strerror}") from exc
 
 
+def built_in(agents: Mapping[str, Agent]) -> dict[str, Agent]:
+    """The platform's own agents that a worker with these ones runs as well."""
+    learning = [agent for agent in agents.values() if agent.user_memory is not None]
+    if not learning:
+        return {}
+    from worker.extraction import extraction_agent  # Qdrant's client takes a second or two to load
+
+    return {EXTRACTION: extraction_agent(learning[0].model)}
+
+
+async def open_memory(memory: LazyMemory, known: Known) -> None:
+    """Opens long-term memory before the first job needs it, which waits for it no longer than for an answer."""
+    if not known.built_in or not memory.is_set_up:
+        return
+    try:
+        await memory.get()
+    except MemoryLayerError as exc:
+        log.warning("jobs begin without long-term memory until it is there", error=str(exc))
+
+
 async def publish(link: RedisLink, known: Known) -> None:
     """Publishes the worker's own agents and learns which published versions it can run."""
     catalogue = AgentCatalogue(link)
@@ -232,7 +265,7 @@ async def refresh(link: RedisLink, known: Known) -> None:
     """Looks again at which versions there are, and which side queues hold jobs for this worker."""
     fresh = await AgentCatalogue(link).all_versions(known.seen)
     known.seen.update(f"{version.name}@{version.version}" for version in fresh)
-    known.agents.update(runnable(fresh, known.local, known.mcp.tool))
+    known.agents.update(runnable(fresh, known.local | known.built_in, known.mcp.tool))
     queues = await Tickets(link).side_queues()
     known.side_queues = [name for name in queues if serves(known.agents, name)]
 

@@ -78,9 +78,9 @@ class Settings(AlertSettings, MemorySettings):
     """`agents` are modules or .py files that define agents; `concurrency` is jobs at once in one process.
 
     `lease_seconds` is how long a worker may be silent before its jobs are taken over; `drain_seconds` how long running
-    jobs may go on after SIGTERM; `retention_days` how long a job is kept after its end, 0 for ever; `model_base_url` a
-    server that speaks the Messages API, `model_servers` others by the names that agents' targets have for them.
-    `metrics_port` serves the process's own metrics on the address `metrics_host`.
+    jobs may go on after SIGTERM; `retention_days` how long a job is kept after its end and `audit_days` an entry of an
+    audit log, 0 for ever; `model_base_url` a server that speaks the Messages API, `model_servers` others by the names
+    that agents' targets have for them. `metrics_port` serves the process's own metrics on the address `metrics_host`.
     """
 
     agents: CommaSeparated = Field(default_factory=list)
@@ -89,6 +89,7 @@ class Settings(AlertSettings, MemorySettings):
     lease_seconds: int = Field(15, ge=2, le=3600)
     drain_seconds: float = Field(20, ge=0, le=3600)
     retention_days: int = Field(7, ge=0, le=36_500)
+    audit_days: int = Field(400, ge=0, le=36_500)
     model_base_url: str | None = None
     model_servers: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
     model_server_keys: Annotated[dict[str, SecretStr], NoDecode] = Field(default_factory=dict)

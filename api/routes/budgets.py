@@ -20,6 +20,7 @@ router = APIRouter(tags=["money"], route_class=StrictRoute)
 @router.put("/budgets", response_model=None, responses=docs.BUDGET)
 async def put_budget(body: ScopeBudgetIn, caller: Admin) -> Response:
     """Sets the budget of a scope for a period, in the place of an earlier one. Jobs that it held go on."""
+    caller.changes(body.scope)
     limit = None if body.usd is None else micros(body.usd)
     budget = ScopeBudget(body.scope, body.period, limit, body.tokens, body.at_limit)
     standing = await Budgets(caller.services.store).put(caller.tenant, budget)
@@ -40,5 +41,6 @@ async def delete_budget(
     period: Period = "total",
 ) -> Response:
     """Lifts a budget. Jobs that it held go on."""
+    caller.changes(scope)
     await Budgets(caller.services.store).remove(caller.tenant, scope, period)
     return Response(status_code=204)

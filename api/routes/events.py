@@ -10,7 +10,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from agent_core.types import Json
 from api import docs
-from api.auth import Reader
+from api.auth import Caller, Reader
 from api.deps import Services
 from api.errors import RefusedError
 from api.query import KnownQueryRoute
@@ -52,7 +52,7 @@ async def get_events(
     point = parse_event_id(last_event_id or after)
     await _check_kept(caller.services, job, point)
     if "text/event-stream" in request.headers.get("accept", ""):
-        return await _stream(caller.services, job, point)
+        return await _stream(caller, job, point)
     lines = await caller.services.store.lines(job_id, point, limit + 1)
     shown = lines[:limit]
     cursor = f"evt_{shown[-1].id}" if len(lines) > limit else None
@@ -84,11 +84,11 @@ def _is_origin(line: Line, job: Job) -> bool:
     return line.type == "job.queued" and line.attempt == 0 and line.data.get("status") == status
 
 
-async def _stream(services: Services, job: Job, point: str) -> Response:
-    if job.ended and not await services.store.lines(job.id, point, 1):
+async def _stream(caller: Caller, job: Job, point: str) -> Response:
+    if job.ended and not await caller.services.store.lines(job.id, point, 1):
         return Response(status_code=204)  # tells an EventSource not to come again
     return EventSourceResponse(
-        _events(services, job, point),
+        _events(caller, job, point),
         ping=HEARTBEAT_SECONDS,
         ping_message_factory=lambda: ServerSentEvent(comment="heartbeat"),
         sep="\n",
@@ -96,11 +96,14 @@ async def _stream(services: Services, job: Job, point: str) -> Response:
     )
 
 
-async def _events(services: Services, job: Job, point: str) -> AsyncIterator[ServerSentEvent]:
-    """The job's events after a point until it has ended or is pruned, with what the model says meanwhile."""
+async def _events(caller: Caller, job: Job, point: str) -> AsyncIterator[ServerSentEvent]:
+    """The job's events after a point until it has ended or is pruned, or the key has, with what the model says
+    meanwhile.
+    """
+    services = caller.services
     live: list[Json] = []
     async with services.hub.watch(job.id) as watch:
-        while not watch.closed:
+        while not watch.closed and await caller.still_valid():
             lines = await _lines(services, job.id, point)
             if lines is None:
                 return  # the client that comes back is told that there is no such job

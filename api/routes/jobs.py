@@ -41,6 +41,7 @@ async def run_job(request: Request, body: Submission, caller: Writer) -> Respons
     """Submits a job and waits up to 30 seconds: 200 when it has ended by then, else 202 as for a submission."""
     idempotency = await idempotency_from(request)
     submitted = await caller.services.intake.submit(caller.tenant, body, idempotency, caller.key.key_id)
+    caller.changes(submitted.job.id)
     job = await until_settled(caller.services.store, caller.services.hub, caller.tenant, submitted.job.id, RUN_SECONDS)
     return job_response(job, 200 if job.ended else 202, replayed=submitted.replayed)
 

@@ -25,6 +25,7 @@ router = APIRouter(tags=["kill switch"], route_class=StrictRoute)
 @router.put("/kill_switch", response_model=None, responses=docs.KILL_SWITCH)
 async def turn_kill_switch(body: KillSwitchIn, caller: Admin) -> Response:
     """Turns a kill switch on or off. One that is on already keeps its `since`, `by` and `reason`."""
+    caller.changes(body.scope)
     switches, name = caller.services.kill_switches, _name(caller, body.scope)
     if body.on and body.scope.startswith("agent:"):
         await caller.services.agents.get(body.scope.removeprefix("agent:"))  # a misspelt one would stop nothing

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench.process import Process, run_peer, wait_for
+from bench.process import run_peer
 from bench.report import Goal, Section
-from bench.stack import START_SECONDS, Stack
+from bench.stack import Stack
 
 FEW, MANY = 10_000, 100_000
 ASKED = 400
@@ -25,35 +24,27 @@ def measure(stack: Stack, scale: float) -> Section:
         f"HTTP to the embedded memory; {asked} of each process. The ratio is that of {PROCESSES} processes at once to "
         "one alone.",
     )
-    data = stack.directory / "memory"
-    process = Process("memory", [sys.executable, "-m", "memory.embedded", "--data-dir", str(data)], stack.directory)
-    try:
-        url = wait_for("memory", lambda: _url(process), START_SECONDS)
-        key = data / "api.key"
-        there = 0
-        for points in (few, many):
-            _peer(url, key, "fill", there, points - there)
-            there = points
-            alone = _peer(url, key, "ask", 0, asked)
-            with ThreadPoolExecutor(PROCESSES) as pool:
-                found = list(pool.map(lambda seed: _peer(url, key, "ask", seed, asked), range(1, PROCESSES + 1)))
-            p95 = max(each["p95"] for each in found)
-            goal = Goal("<=", 30) if points == few else None
-            section.add(f"recall, {points:,} points, {PROCESSES} processes, p95 of the slowest", p95, "ms", goal)
-            section.add(f"against one process, {points:,} points", p95 / alone["p95"], "×")
-            section.add(f"recall, {points:,} points, one process, p50", alone["p50"], "ms")
-            section.add(f"recall, {points:,} points, one process, p95", alone["p95"], "ms")
-    finally:
-        process.stop()
+    url, key = stack.memory()
+    there = 0
+    for points in (few, many):
+        peer(url, key, "fill", there, points - there)
+        there = points
+        alone = peer(url, key, "ask", 0, asked)
+        with ThreadPoolExecutor(PROCESSES) as pool:
+            found = list(pool.map(lambda seed: peer(url, key, "ask", seed, asked), range(1, PROCESSES + 1)))
+        p95 = max(each["p95"] for each in found)
+        goal = Goal("<=", 30) if points == few else None
+        section.add(f"recall, {points:,} points, {PROCESSES} processes, p95 of the slowest", p95, "ms", goal)
+        section.add(f"against one process, {points:,} points", p95 / alone["p95"], "×")
+        section.add(f"recall, {points:,} points, one process, p50", alone["p50"], "ms")
+        section.add(f"recall, {points:,} points, one process, p95", alone["p95"], "ms")
+        if points == few:
+            changed = peer(url, key, "reembed", 0, few)
+            section.add(f"a change of the embedder, {changed['points']:,} points", changed["seconds"], "s")
     return section
 
 
-def _url(process: Process) -> str | None:
-    process.check()
-    lines = [line for line in process.tail().splitlines() if line.startswith('{"url"')]
-    return lines[0].split('"')[3] if lines else None
-
-
-def _peer(url: str, key: Path, do: str, first: int, count: int) -> dict[str, Any]:
+def peer(url: str, key: Path, do: str, first: int, count: int) -> dict[str, Any]:
+    """Fills the memory with points, or asks it questions; `first` is the number of the first point, or a seed."""
     words = ("--url", url, "--key-file", key, "--do", do, "--first", first, "--count", count)
     return run_peer("bench.peers.recalls", *words, seconds=600)

@@ -1,4 +1,4 @@
-"""Long-term memory by itself: fills it with points of many users, or asks it one question after another."""
+"""Long-term memory by itself: fills it with points of many users, asks it questions one by one, or re-embeds it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from qdrant_client import models
 
 from agent_core.types import Json
 from bench.report import percentile
+from bench.stack import TENANT
 from memory import bm25
 from memory.client import connect
 from memory.embedding.port import Embedder, Purpose, Vectors
+from memory.ids import point_id
 from memory.longterm import LongTermMemory
 from memory.points import Memory
 from memory.scope import Scope
@@ -33,9 +35,11 @@ WORDS = [f"{a}{b}" for a in ("river", "stone", "night", "paper", "silver", "gard
 class RandomModel:
     """Vectors of the usual size that say nothing, at once: what is measured is not the embedder."""
 
-    name = "random"
     size = SIZE
     most_texts = AT_ONCE
+
+    def __init__(self, name: str = "random") -> None:
+        self.name = name
 
     async def embed(self, texts: Sequence[str], purpose: Purpose) -> Vectors:
         return Vectors([vector(random.Random(text)) for text in texts])
@@ -54,7 +58,7 @@ def sentence(number: int) -> str:
 
 
 def scope(number: int) -> Scope:
-    return Scope("bench", f"user-{number % USERS}")
+    return Scope(TENANT, f"user-{number % USERS}")
 
 
 async def fill(memory: LongTermMemory, first: int, points: int) -> Json:
@@ -68,7 +72,7 @@ async def fill(memory: LongTermMemory, first: int, points: int) -> Json:
         for number in range(start, min(start + AT_ONCE, first + points)):
             made = Memory.new(scope(number), sentence(number), now)
             vectors: Any = {"text": bm25.of_document(made.text), "random": vector(rng)}
-            structs.append(models.PointStruct(id=made.id, vector=vectors, payload=made.to_payload()))
+            structs.append(models.PointStruct(id=point_id(made.id), vector=vectors, payload=made.to_payload()))
         upsert = models.UpsertOperation(upsert=models.PointsList(points=structs))
         await memory.store.apply(upsert)
     return {"points": points, "seconds": time.perf_counter() - begun}
@@ -90,10 +94,26 @@ async def ask(memory: LongTermMemory, questions: int, seed: int) -> Json:
     return {"p50": percentile(taken, 0.5), "p95": percentile(taken, 0.95)}
 
 
+async def reembed(memory: LongTermMemory) -> Json:
+    """Gives every point a vector of another embedder, and takes it away again."""
+    await memory.open()
+    begun = time.perf_counter()
+    done = {"points": await memory.store.reembed(), "seconds": time.perf_counter() - begun}
+    await memory.store.drop_embedder("another")
+    return done
+
+
 async def run(url: str, key: str, do: str, first: int, count: int) -> Json:
-    memory = LongTermMemory(connect(url, key, timeout=60), Embedder(RandomModel()))
+    model = RandomModel("another" if do == "reembed" else "random")
+    memory = LongTermMemory(connect(url, key, timeout=60), Embedder(model))
     try:
-        return await (fill(memory, first, count) if do == "fill" else ask(memory, count, first))
+        match do:
+            case "fill":
+                return await fill(memory, first, count)
+            case "ask":
+                return await ask(memory, count, first)
+            case _:
+                return await reembed(memory)
     finally:
         await memory.aclose()
 
@@ -102,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", required=True)
     parser.add_argument("--key-file", type=Path, required=True)
-    parser.add_argument("--do", choices=("fill", "ask"), required=True)
+    parser.add_argument("--do", choices=("fill", "ask", "reembed"), required=True)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, required=True)
     args = parser.parse_args()

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import qdrant_edge as edge
 
-from memory.embedded import translate
+from memory.embedded import translate, writes
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 COPIED_AT_ONCE = 200
 """Points that a rewrite copies in one go: readers wait for the interpreter's lock for some milliseconds at most."""
+FOUND_AT_ONCE = 10_000
+"""Ids that a conditional write reads in one go."""
 FLUSH_SECONDS = 1.0
 """How soon a write is on the disk itself. It outlives the death of this process at once, through the log."""
 PURGE_SECONDS = 1.0
@@ -119,7 +121,7 @@ class Collection:
 
     # ---- writes
 
-    async def update(self, operations: Sequence[edge.UpdateOperation], deletes: bool = False) -> None:
+    async def update(self, operations: Sequence[writes.Operation], deletes: bool = False) -> None:
         """Applies operations in order; when it returns, they outlive the death of this process."""
         async with self._writing:
             if deletes:
@@ -181,10 +183,27 @@ class Collection:
         self._shard.flush()
         self._shard.close()
 
-    def _apply(self, operations: Sequence[edge.UpdateOperation]) -> None:
+    def _apply(self, operations: Sequence[writes.Operation]) -> None:
         for operation in operations:
             self._written = True
-            self._shard.update(operation)
+            if isinstance(operation, writes.Conditional):
+                # Edge would log the filter and ask it again after a crash, of indexes that a flush may have brought
+                # further than the payloads: what was acknowledged could then find nothing. Ids find the same points.
+                ids = self._found(operation.filter)
+                if ids:
+                    self._shard.update(operation.on(ids))
+            else:
+                self._shard.update(operation)
+
+    def _found(self, wanted: edge.Filter) -> list[Any]:
+        ids, offset = [], None
+        while True:
+            page, offset = self._shard.scroll(
+                edge.ScrollRequest(offset=offset, limit=FOUND_AT_ONCE, filter=wanted, with_payload=False)
+            )
+            ids += [each.id for each in page]
+            if offset is None:
+                return ids
 
     def _mark_for_purge(self) -> None:
         self._deleted_at = time.monotonic()

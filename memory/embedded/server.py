@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic_core import from_json, to_json
 
-from memory.embedded import translate
+from memory.embedded import translate, writes
 from memory.embedded.engine import Collection, Engine
 from memory.embedded.key import FILE as KEY_FILE
 from memory.embedded.key import ensure_key
@@ -39,6 +39,7 @@ OF_THE_CALLER = (
     "Bad request", "Validation",
 )  # fmt: skip
 """How Edge begins to say that a request was wrong: it has one type of exception for everything."""
+NOT_THERE = "No point with id"
 
 
 def create_app(engine: Engine, api_key: str | None = None) -> web.Application:
@@ -135,6 +136,8 @@ class _Server:
         except Exception as exc:
             if str(exc).startswith(OF_THE_CALLER):
                 return _error(400, f"Wrong input: {exc}")
+            if str(exc).startswith(NOT_THERE):
+                return _error(404, f"Not found: {exc}")
             log.exception("%s %s", request.method, request.path)
             return _error(500, f"Service internal error: {exc}")
 
@@ -184,14 +187,14 @@ class _Server:
 
     async def _batch(self, request: web.Request) -> Any:
         body = await _body(request)
-        operations = translate.batch(body)
+        operations = writes.batch(body)
         deletes = any("delete" in each for each in body["operations"])
         await self._collection(request).update(operations, deletes)
         return [DONE] * len(operations)
 
     def _update(self, kind: str) -> Route:
         async def handle(request: web.Request) -> Any:
-            operation = translate.UPDATES[kind](await _body(request))
+            operation = writes.UPDATES[kind](await _body(request))
             await self._collection(request).update([operation], deletes=kind == "delete")
             return DONE
 

@@ -10,11 +10,6 @@ import qdrant_edge as edge
 Body = Mapping[str, Any]
 
 DISTANCES = {"Cosine": edge.Distance.Cosine, "Dot": edge.Distance.Dot, "Euclid": edge.Distance.Euclid}
-UPDATE_MODES = {
-    "upsert": edge.UpdateMode.Upsert,
-    "insert_only": edge.UpdateMode.InsertOnly,
-    "update_only": edge.UpdateMode.UpdateOnly,
-}
 MATCHES: dict[str, Callable[[Any], edge.MatchType]] = {
     "value": edge.MatchValue,
     "any": edge.MatchAny,
@@ -266,9 +261,6 @@ def _payload_choice(body: Any) -> Any:
     raise UnsupportedError("with_payload: anything but true, false and a list of fields")
 
 
-# ---- writes
-
-
 def vector_of(body: Any) -> list[float] | edge.SparseVector:
     """A dense vector, or a sparse one."""
     if isinstance(body, Mapping):
@@ -277,80 +269,6 @@ def vector_of(body: Any) -> list[float] | edge.SparseVector:
     if not isinstance(body, list) or not all(isinstance(each, int | float) for each in body):
         raise UnsupportedError("a vector that is neither a list of numbers nor sparse")
     return body
-
-
-def _named_vectors(body: Any) -> dict[str, Any]:
-    if not isinstance(body, Mapping):
-        raise UnsupportedError("a vector without a name")
-    return {name: vector_of(each) for name, each in body.items()}
-
-
-def _upsert(body: Any) -> edge.UpdateOperation:
-    given = only(body, "upsert", "points", "update_mode", "update_filter")
-    points = []
-    for each in needed(given, "upsert", "points"):
-        point = only(each, "point", "id", "vector", "payload")
-        vectors = _named_vectors(needed(point, "point", "vector"))
-        points.append(edge.Point(needed(point, "point", "id"), vectors, point.get("payload")))
-    mode = one_of(UPDATE_MODES, given.get("update_mode", "upsert"), "update_mode")
-    return edge.UpdateOperation.upsert_points(points, filter_of(given.get("update_filter")), mode)
-
-
-def _set_payload(body: Any) -> edge.UpdateOperation:
-    given = only(body, "set_payload", "payload", "points", "filter")
-    payload = given.get("payload")
-    if not isinstance(payload, dict):
-        raise WrongError("set_payload: missing field `payload`")
-    match given:
-        case {"points": list(ids), **rest} if "filter" not in rest:
-            return edge.UpdateOperation.set_payload(ids, payload)
-        case {"filter": condition, **rest} if "points" not in rest:
-            return edge.UpdateOperation.set_payload_by_filter(_some(condition), payload)
-    raise WrongError("set_payload: expected either `points` or `filter`")
-
-
-def _delete(body: Any) -> edge.UpdateOperation:
-    match only(body, "delete", "points", "filter"):
-        case {"points": list(ids), **rest} if not rest:
-            return edge.UpdateOperation.delete_points(ids)
-        case {"filter": condition, **rest} if not rest:
-            return edge.UpdateOperation.delete_points_by_filter(_some(condition))
-    raise WrongError("delete: expected either `points` or `filter`")
-
-
-def _update_vectors(body: Any) -> edge.UpdateOperation:
-    points = []
-    for each in needed(only(body, "update_vectors", "points"), "update_vectors", "points"):
-        point = only(each, "point", "id", "vector")
-        points.append(edge.PointVectors(needed(point, "point", "id"), _named_vectors(needed(point, "point", "vector"))))
-    return edge.UpdateOperation.update_vectors(points)
-
-
-def _some(body: Any) -> edge.Filter:
-    found = filter_of(body)
-    if found is None:
-        raise WrongError("missing field `filter`")
-    return found
-
-
-UPDATES: dict[str, Callable[[Any], edge.UpdateOperation]] = {
-    "upsert": _upsert,
-    "set_payload": _set_payload,
-    "delete": _delete,
-    "update_vectors": _update_vectors,
-}
-
-
-def batch(body: Any) -> list[edge.UpdateOperation]:
-    """`POST …/points/batch`: all operations are read before the first is applied."""
-    found = []
-    for each in needed(only(body, "batch", "operations"), "batch", "operations"):
-        operation = only(each, "operation", *UPDATES)
-        if len(operation) != 1:
-            raise WrongError("operation: expected exactly one kind")
-        [(kind, given)] = operation.items()
-        found.append(UPDATES[kind](given))
-    return found
 
 
 # ---- collections

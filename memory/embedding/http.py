@@ -42,11 +42,15 @@ class OpenAIEmbeddings:
         try:
             answer = await self._client.post(self._url, json=self._body(list(texts), purpose))
         except httpx2.HTTPError as exc:
-            raise EmbeddingError(f"{self.name} at {self._url}: {type(exc).__name__} {exc}", retryable=True) from exc
+            never_sent = isinstance(exc, httpx2.ConnectError | httpx2.ConnectTimeout)
+            raise EmbeddingError(
+                f"{self.name} at {self._url}: {type(exc).__name__} {exc}", retryable=True, billed=not never_sent
+            ) from exc
         if answer.status_code != 200:
             raise EmbeddingError(
                 f"{self.name} at {self._url} answered {answer.status_code}: {answer.text[:300]}",
                 retryable=answer.status_code in RETRYABLE or answer.status_code >= 500,
+                billed=False,
             )
         try:
             return _read(answer.json())

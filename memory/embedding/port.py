@@ -1,10 +1,11 @@
-"""What memory asks of an embedder, and what any embedder gets from here: batches, a cache, an account of its use."""
+"""What memory asks of an embedder, and what any embedder gets from here: batches, a cache, someone who pays."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,13 +16,21 @@ CACHED = 10_000
 """Vectors that are kept, of one process; one of 1,536 numbers takes some 50 KB."""
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingUsage:
-    """What a call of a model used. `tokens` is None where the model does not say."""
+@dataclass(slots=True)
+class EmbeddingCall:
+    """A call of a model. `tokens` is what it used: None until the model has said so, and where it never does."""
 
-    model: str
-    texts: int
-    tokens: int | None
+    texts: Sequence[str]
+    tokens: int | None = None
+
+
+Charge = Callable[[EmbeddingCall], AbstractAsyncContextManager[None]]
+"""Pays for a call: entered before it is made, left after it. Raises EmbeddingError for one that cannot be paid for."""
+
+
+def free(call: EmbeddingCall) -> AbstractAsyncContextManager[None]:
+    """Nobody pays."""
+    return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +65,11 @@ class EmbeddingModel(Protocol):
 
 
 class Embedder:
-    """An embedding model behind a cache by the texts' hashes. `on_usage` is told of each call, to be priced."""
+    """An embedding model behind a cache by the texts' hashes. Each call is made within its `charge`."""
 
-    def __init__(
-        self, model: EmbeddingModel, on_usage: Callable[[EmbeddingUsage], None] = lambda _: None, cached: int = CACHED
-    ) -> None:
+    def __init__(self, model: EmbeddingModel, charge: Charge = free, cached: int = CACHED) -> None:
         self._model = model
-        self._on_usage = on_usage
+        self._charge = charge
         self._cached = cached
         self._cache: OrderedDict[bytes, list[float]] = OrderedDict()
 
@@ -102,8 +109,10 @@ class Embedder:
         await self._model.aclose()
 
     async def _call(self, texts: list[str], purpose: Purpose) -> list[list[float]]:
-        answer = await self._model.embed(texts, purpose)
-        self._on_usage(EmbeddingUsage(self.name, len(texts), answer.tokens))
+        call = EmbeddingCall(texts)
+        async with self._charge(call):
+            answer = await self._model.embed(texts, purpose)
+            call.tokens = answer.tokens
         sizes = {len(vector) for vector in answer.vectors}
         if len(answer.vectors) != len(texts) or sizes - {self.size}:
             raise EmbeddingError(

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from simulator.behaviours import analyst, code_fixer, generic, plain, research, scripted, summary, support_desk
+from simulator.behaviours import analyst, code_fixer, generic, memory, plain, research, scripted, summary, support_desk
 from simulator.behaviours.example import example_of
 from simulator.conversation import current_task
 from simulator.reply import Reply, text_block
@@ -22,6 +22,8 @@ def reply_to(body: Json) -> Reply:
     """The reply to a request that `check_request` let through. Raises ApiError with 400 for a bad script."""
     if summary.is_asked(body):
         return summary.reply(body)
+    if (learnt := memory.reply(body)) is not None:  # whatever scripts the conversation has that it is shown
+        return learnt
     if (found := find_script(body["messages"])) is not None:
         script, _, turn = found
         reply = scripted.reply(body, *found)

@@ -13,6 +13,7 @@ from agent_core import Agent, Budget, DefinitionError, Tool, tool
 from agent_core.agent import PRICED, SET_BY_THE_LOOP
 from agent_core.guardrails import Allow, output_check
 from agent_core.mcp import McpServer
+from agent_core.memory import UserMemory
 from agent_core.patterns import Chain
 from agent_core.types import Json, Role
 
@@ -82,6 +83,8 @@ def make(**changes: Any) -> Agent:
         ("budget", Budget(steps=2.5), "a Budget with limits above 0"),  # type: ignore[arg-type]
         ("budget", Budget(seconds=-1), "a Budget with limits above 0"),
         ("budget", Budget(seconds="60"), "a Budget with limits above 0"),  # type: ignore[arg-type]
+        ("memory", None, "True, False or a UserMemory"),
+        ("memory", 8, "True, False or a UserMemory"),
     ],
 )
 def test_a_wrong_field_is_named_with_what_it_holds_and_what_is_expected(field: str, value: Any, expected: str) -> None:
@@ -178,6 +181,7 @@ CHANGES: Json = {
     "before_tool": print,
     "after_tool": repr,
     "mcp": [McpServer(name="files", command=["files-server"])],
+    "memory": True,
 }
 LATER = {
     "after_tool",
@@ -191,6 +195,7 @@ LATER = {
     "fallbacks",
     "guardrails",
     "mcp",
+    "memory",
     "models",
     "output",
     "pattern",
@@ -212,10 +217,33 @@ def test_every_field_is_part_of_the_version() -> None:
         {"idempotent": True},
         {"max_result_chars": 1000},
         {"description": "Other."},
+        {"final": True},
     ],
 )
 def test_every_property_of_a_tool_is_part_of_the_version(change: Json) -> None:
     assert make(tools=[replace(LOOK, **change)]).version != make(tools=[LOOK]).version
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"k": 0}, "k is 0; expected a whole number from 1 to 100"),
+        ({"k": 101}, "k is 101"),
+        ({"tokens": True}, "tokens is True"),
+        ({"tokens": "many"}, "tokens is 'many'"),
+        ({"shared": None}, "shared is None; expected True or False"),
+        ({"learns": 1}, "learns is 1"),
+    ],
+)
+def test_a_wrong_field_of_its_memory_is_named(fields: Json, said: str) -> None:
+    with pytest.raises(DefinitionError, match=said):
+        UserMemory(**fields)
+
+
+def test_memory_is_that_of_the_user_by_default_or_as_it_is_told() -> None:
+    assert (make().user_memory, make(memory=False).version) == (None, make().version)
+    assert make(memory=True).user_memory == UserMemory(k=8, tokens=1_000, shared=True, learns=True)
+    assert make(memory=True).version == make(memory=UserMemory()).version != make(memory=UserMemory(k=9)).version
 
 
 def test_the_registry_has_its_tools() -> None:

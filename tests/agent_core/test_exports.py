@@ -38,6 +38,7 @@ EXPORTS = [
     "ToolError",
     "UnknownPriceError",
     "Usage",
+    "UserMemory",
     "Veto",
     "ask",
     "input_check",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from jobs.link import RedisLink
 from jobs.moves import Attempt
 from jobs.queue import Claim, queue_names
 from jobs.store import JobStore
+from tests.memory.embedded_server import EmbeddedServer
 
 ADMIN = "ns_admin-key-of-the-tests"
 ECHO = Published("echo", "v1", {"name": "echo", "pool": "default", "budget": Budget().to_json(), "tools": []})
@@ -46,6 +49,26 @@ async def serving(settings: Settings) -> AsyncIterator[str]:
 @pytest.fixture
 def settings(redis_url: str, tmp_path: Path) -> Settings:
     return Settings(redis_url=redis_url, port=0, data_dir=tmp_path, admin_key=SecretStr(ADMIN), max_file_mb=1)
+
+
+@pytest.fixture(scope="session")
+def embedded_server() -> Iterator[EmbeddedServer]:
+    """One process for all tests: keep to users of your own."""
+    directory = Path(tempfile.mkdtemp(prefix="ns-memory-"))
+    server = EmbeddedServer(directory)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def with_memory(settings: Settings, embedded_server: EmbeddedServer) -> Settings:
+    """Settings that name a Qdrant."""
+    key = SecretStr(embedded_server.api_key)
+    return settings.model_copy(update={"qdrant_url": embedded_server.url, "qdrant_api_key": key})
 
 
 @pytest.fixture
@@ -124,6 +147,17 @@ async def until(probe: Callable[[], Awaitable[object]]) -> None:
             if await probe():
                 return
             await asyncio.sleep(0.005)
+
+
+async def until_ready(client: httpx2.AsyncClient) -> None:
+    """Returns when the API that the client is of would take a submission."""
+
+    async def ready() -> bool:
+        with contextlib.suppress(httpx2.TransportError):
+            return (await client.get("/readyz")).status_code == 200
+        return False
+
+    await until(ready)
 
 
 async def submitted(api: httpx2.AsyncClient, **body: Any) -> Json:

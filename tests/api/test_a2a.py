@@ -103,6 +103,26 @@ async def test_the_job_is_the_keys_own(url, link, echo, worker):
     assert (await worker.store.get(None, task.id)).spec.submitted_by == key.id
 
 
+async def test_what_it_changes_is_in_the_audit_log(url, link, api, echo):
+    async with client_with(url, link, WRITES) as client:
+        task = await sent(client, text("hello"))
+        await client.get_task(GetTaskRequest(id=task.id))
+        await client.cancel_task(CancelTaskRequest(id=task.id))
+        with pytest.raises(TaskNotFoundError):
+            await client.cancel_task(CancelTaskRequest(id="job_none"))
+    async with client_with(url, link, ["jobs:read"]) as client:
+        with pytest.raises(A2AClientError):
+            await sent(client, text("hello"))
+    found = (await api.get("/v1/audit")).json()["data"]
+    assert [(entry["action"], entry["target"], entry["status"]) for entry in found] == [
+        ("submit_job", None, 403),
+        ("cancel_job", "job_none", 404),
+        ("cancel_job", task.id, 200),
+        ("submit_job", task.id, 200),
+    ]
+    assert {(entry["method"], entry["path"]) for entry in found} == {("POST", "/a2a")}
+
+
 async def test_a_message_sent_twice_is_one_task(url, link, echo):
     async with client_with(url, link, WRITES) as client:
         first = await sent(client, text("hello"), messageId="m1")

@@ -9,14 +9,16 @@ import json
 from typing import Any
 
 import httpx2
+import pytest
 
 from agent_core.types import Json
 from api.app import create_app
 from api.settings import Settings
+from jobs import keys
 from jobs.keyring import Keyring
 from jobs.link import RedisLink
 from memory.session import SessionMemory, SessionScope
-from tests.api.conftest import Worker, client_of, submitted
+from tests.api.conftest import Worker, client_of, serving, submitted
 from tests.api.test_approvals import park
 
 SHARED = {
@@ -48,6 +50,7 @@ async def theirs(api: httpx2.AsyncClient, worker: Worker, link: RedisLink) -> di
     delivery = (await api.post(f"/v1/webhook_endpoints/{endpoint['id']}/test")).json()
     schedule = await api.post("/v1/schedules", json={"agent": "echo", "input": "x", "cron": "@every 1h"})
     file = await api.post("/v1/files", params={"name": "a"}, content=b"x")
+    memory = await api.post("/v1/memories", json={"user": "theirs", "text": "Lives in Oslo.", "slot": "user.city"})
     job = await submitted(api)
     assert await SessionMemory(link).append(SessionScope("default", "of-theirs"), 0, [{"role": "user", "content": "x"}])
     return {
@@ -59,6 +62,7 @@ async def theirs(api: httpx2.AsyncClient, worker: Worker, link: RedisLink) -> di
         "file_id": file.json()["id"],
         "key_id": (await api.post("/v1/keys", json={"name": "n", "scopes": ["admin"]})).json()["id"],
         "session_id": "of-theirs",
+        "memory_id": memory.json()["id"],
     }
 
 
@@ -76,11 +80,23 @@ def plain(answer: httpx2.Response, ids: dict[str, str]) -> Json:
     return {"status": answer.status_code, "headers": sorted(answer.headers), "body": found}
 
 
+async def things(link: RedisLink) -> list[bytes]:
+    """What there is in Redis, but for what is noted of each request."""
+    noted = (keys.audit_log("stranger"), keys.keys_used("stranger"))
+    return sorted(key for key in await link.command("KEYS", "*") if key.decode() not in noted)
+
+
+@pytest.fixture
+async def url(with_memory):
+    async with serving(with_memory) as url:
+        yield url
+
+
 async def test_another_tenants_things_answer_as_missing_ones(api, url, echo, worker, link):
     there = await theirs(api, worker, link)
     absent = {name: missing(value) for name, value in there.items()}
     _, secret = await Keyring(link).create("stranger", "k", ["admin"])
-    before = await link.command("DBSIZE")
+    before = await things(link)
     asked = [operation for operation in operations() if operation not in SHARED]
     assert len(asked) >= 30
     async with client_of(url, secret) as stranger:
@@ -91,7 +107,7 @@ async def test_another_tenants_things_answer_as_missing_ones(api, url, echo, wor
             none = await stranger.request(method, path.format(**absent), **body)
             assert none.status_code == 404, f"{operation}: {none.text}; does it want a body in BODIES?"
             assert plain(foreign, there) == plain(none, absent), operation
-        assert await link.command("DBSIZE") == before
+        assert await things(link) == before
         for path in (
             "/v1/jobs",
             "/v1/approvals",
@@ -99,8 +115,12 @@ async def test_another_tenants_things_answer_as_missing_ones(api, url, echo, wor
             "/v1/schedules",
             "/v1/ledger",
             "/v1/budgets",
+            "/v1/memories?user=theirs",
+            "/v1/memories?user=theirs&query=oslo",
         ):
             assert (await stranger.get(path)).json()["data"] == [], path
+        forgotten = (await stranger.delete("/v1/memories?user=theirs&jobs=true")).json()
+        assert forgotten == {"forgotten": 0, "sessions": 0, "jobs": 0, "unfinished": 0}
     for operation in asked:  # they are there: their own tenant finds each
         method, path = operation.split(" ")
         if method == "GET":

@@ -10,12 +10,13 @@ import pytest
 from api.live import Hub
 from jobs import keys
 from jobs.link import RedisLink
+from jobs.recent import Recent
 from tests.api.conftest import until
 
 
 @pytest.fixture
 async def hub(redis_url: str) -> AsyncIterator[Hub]:
-    hub = Hub(redis_url)
+    hub = Hub(redis_url, Recent())
     hub.start()
     yield hub
     await hub.aclose()

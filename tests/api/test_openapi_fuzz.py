@@ -5,12 +5,10 @@ is a fault of ours, and every answer is one that the description promises.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
 import pytest
 import requests
 import schemathesis
@@ -30,7 +28,7 @@ from schemathesis.specs.openapi.checks import (
 
 from jobs import keys
 from jobs.agents import AgentCatalogue, Published
-from tests.api.conftest import ADMIN, ECHO, client_of, until
+from tests.api.conftest import ADMIN, ECHO, client_of, until_ready
 from tests.api.test_isolation import theirs
 from tests.api.test_process import command, environment
 
@@ -43,6 +41,7 @@ CHECKS = [
 ]
 LEFT_OUT = {
     "PUT /v1/kill_switch": "once it is on, 503 is the right answer to the rest",
+    "PUT /v1/limits": "once there are some, 429 is the right answer to the rest",
 }
 AUTHORIZED = {"Authorization": f"Bearer {ADMIN}"}
 
@@ -57,22 +56,17 @@ class Running:
 
 
 @pytest.fixture
-async def running(redis_url, port, tmp_path, worker, link) -> AsyncIterator[Running]:
+async def running(redis_url, port, tmp_path, worker, link, embedded_server) -> AsyncIterator[Running]:
     await AgentCatalogue(link).publish([Published("echo", "v1", {**ECHO.definition, "model": "claude-sonnet-5-5"})])
     log = tmp_path / "api.log"
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as stderr:
-        where = environment(redis_url, port, tmp_path / "data")
+        qdrant = {"NIGHTSHIFT_QDRANT_URL": embedded_server.url, "NIGHTSHIFT_QDRANT_API_KEY": embedded_server.api_key}
+        where = environment(redis_url, port, tmp_path / "data", **qdrant)
         process = await asyncio.create_subprocess_exec(*command(), env=where, stderr=stderr)
     try:
         async with client_of(url) as client:
-
-            async def ready() -> bool:
-                with contextlib.suppress(httpx2.TransportError):
-                    return (await client.get("/readyz")).status_code == 200
-                return False
-
-            await until(ready)
+            await until_ready(client)
             yield Running(url, await theirs(client, worker, link), log)
     finally:
         process.terminate()

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,17 +21,6 @@ from tests.api.conftest import ADMIN, ECHO, client_of, serving, submitted
 from tests.redis_server import RedisServer
 
 BODY = {"agent": "echo", "input": "x"}
-
-
-@pytest.fixture
-def own_redis() -> Iterator[RedisServer]:
-    """A Redis to be harmed."""
-    directory = Path(tempfile.mkdtemp(prefix="ns-"))
-    server = RedisServer(directory)
-    server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(directory)
 
 
 @pytest.fixture

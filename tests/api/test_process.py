@@ -9,10 +9,9 @@ import stat
 import sys
 from pathlib import Path
 
-import httpx2
 import redis
 
-from tests.api.conftest import ADMIN, client_of, submitted, until
+from tests.api.conftest import ADMIN, client_of, submitted, until_ready
 from tests.api.test_events import STREAM
 
 
@@ -39,14 +38,7 @@ async def started(redis_url: str, port: int, folder: Path, **changes: str) -> as
 async def test_it_serves_until_sigterm_and_then_ends_streams_and_waiting_requests(redis_url, port, tmp_path, echo):
     process = await started(redis_url, port, tmp_path / "new" / "data", NIGHTSHIFT_DRAIN_SECONDS="10.5")
     async with client_of(f"http://127.0.0.1:{port}") as client:
-
-        async def ready() -> bool:
-            try:
-                return (await client.get("/readyz")).status_code == 200
-            except httpx2.TransportError:
-                return False
-
-        await until(ready)
+        await until_ready(client)
         job = await submitted(client)
         waiting = asyncio.create_task(client.get(f"/v1/jobs/{job['id']}", params={"wait": 60}))
         async with client.stream("GET", f"/v1/jobs/{job['id']}/events", headers=STREAM) as stream:

@@ -33,6 +33,7 @@ async def test_a_job_is_accepted_and_can_be_read(api, echo):
         "budget": {"usd": "0.250", "seconds": 30, "tokens": None},
         "tags": ["a", "b"],
         "metadata": {"order": 7},
+        "concurrency": {"key": "customer-42", "limit": 2},
     }
     answer = await api.post("/v1/jobs", json=body)
     assert answer.status_code == 202
@@ -43,7 +44,7 @@ async def test_a_job_is_accepted_and_can_be_read(api, echo):
     assert job["agent_version"] == echo.version
     assert job["budget"] == {"usd": "0.25", "tokens": None, "steps": 25, "seconds": 30, "at_limit": "stop"}
     assert job["usage"]["cost_usd"] == "0"
-    same = {"input", "session_id", "user", "priority", "service", "tags", "metadata"}
+    same = {"input", "session_id", "user", "priority", "service", "tags", "metadata", "concurrency"}
     assert {name: job[name] for name in same} == {name: body[name] for name in same}
     assert (await api.get(f"/v1/jobs/{job['id']}")).json() == job
 
@@ -58,6 +59,9 @@ async def test_an_agent_nobody_published_is_refused_with_the_names_there_are(api
     ("change", "field"),
     [
         ({"input": ""}, "input"),
+        ({"concurrency": {"key": "", "limit": 1}}, "concurrency.key"),
+        ({"concurrency": {"key": "k", "limit": 0}}, "concurrency.limit"),
+        ({"concurrency": {"key": "k"}}, "concurrency.limit"),
         ({"input": 7}, "input"),
         ({"priority": "urgent"}, "priority"),
         ({"service": "batched"}, "service"),

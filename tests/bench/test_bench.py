@@ -19,6 +19,7 @@ ASKED = {
     "overhead": {"ours against the bare SDK loop", "ours", "bare loop, default client", "makespan, ours"},
     "submit": {"rate against the bare route", "ours", "bare route"},
     "queue": {"jobs/s against arq", "ours", "arq"},
+    "fairness": {"p95 of the wait, beside ÷ alone", "claim, CPU of Redis, tenants: 100"},
     "ledger": {"worker", "Redis"},
     "money": {"reserve and settle, of a model call's CPU", "round trips of reserve and settle", "a model call"},
     "storage": {"steps 80 to 100 against 20 to 40", "a step, from step 80 to 100"},

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from cli import checks
+from cli import checks, settings
 from cli.probe import RedisFacts
+from jobs.settings import MemorySettings
+from memory.store import StoreFacts
 from tests.cli.harness import Up
 
 
@@ -22,6 +24,7 @@ def test_on_a_platform_that_runs_all_is_well(cli, platform: Up):
     assert "1 live" in found["workers"]["detail"]
     assert found["agents"]["detail"] == "analyst"
     assert found["model"]["detail"].startswith("simulated")
+    assert found["memory"]["detail"].startswith("Nightshift embedded memory 1.")
     assert cli("doctor").out.endswith("All is well.\n")
 
 
@@ -42,6 +45,19 @@ def test_agents_that_nobody_runs_are_told_from_those_that_run():
     assert checks.agents([live, idle]) == checks.Check("agents", True, "live; no live worker runs idle")
     assert not checks.agents([idle]).ok
     assert not checks.agents([]).ok
+
+
+@pytest.mark.parametrize(("version", "ok"), [("1.19.3", False), ("1.20.0", True), ("2.0.1", True), ("dev", True)])
+async def test_a_qdrant_that_is_too_old_is_found(version, ok, monkeypatch, tmp_path):
+    async def facts(settings: MemorySettings) -> StoreFacts:
+        return StoreFacts("qdrant - vector search engine", version, 3)
+
+    monkeypatch.setenv("NIGHTSHIFT_QDRANT_URL", "http://user:hunter2@qdrant:6333")
+    monkeypatch.setattr("cli.qdrant.facts", facts)
+    patient = checks.Patient(tmp_path, settings.connection(tmp_path), settings.surroundings())
+    found = await checks.memory(patient)
+    assert (found.ok, bool(found.fix)) == (ok, not ok)
+    assert found.detail.startswith(f"qdrant - vector search engine {version} at http://***@qdrant:6333")
 
 
 def test_with_nothing_running_it_says_how_to_start(cli, monkeypatch):

@@ -138,7 +138,7 @@ def test_sigterm_ends_it_in_good_order_and_what_was_done_is_kept(tmp_path: Path)
         assert "SIMULATED MODEL: no key in ANTHROPIC_API_KEY" in banner
         assert "agents  analyst" in banner
         key, children = first.key, list(psutil.Process(first.process.pid).children(recursive=True))
-        assert len(children) == 6
+        assert len(children) == 7
         words = ("submit", "analyst", HELLO, "--wait", "--json", "--data-dir", first.data_dir)
         job = nightshift(*words, cwd=tmp_path).json
         assert job["status"] == "completed"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.settings import CommonSettings
+from jobs.settings import CommonSettings, MemorySettings
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "NIGHTSHIFT_"
@@ -194,6 +194,25 @@ def test_volumes_are_declared_and_the_data_directory_is_shared() -> None:
 def test_only_the_api_is_published_and_only_to_this_machine() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {"api": ["127.0.0.1:8080:8080"]}
+
+
+def test_api_and_workers_share_a_memory_that_nothing_waits_for() -> None:
+    told = {service: {k: v for k, v in environment(service).items() if "QDRANT" in k or "EMBEDDER" in k}
+            for service in ROLES}  # fmt: skip
+    assert told["api"] == told["worker"] != {}
+    assert told["scheduler"] == told["simulator"] == {}
+    assert set(told["api"]) == {f"{PREFIX}{name.upper()}" for name in MemorySettings.__annotations__}
+    url = told["api"]["NIGHTSHIFT_QDRANT_URL"]
+    assert url is not None
+    assert resolve(url, {}) == "http://qdrant:6333"
+
+
+def test_the_qdrant_is_one_that_the_client_is_made_for() -> None:
+    client = re.search(
+        r"^qdrant-client==(\d+\.\d+)\.", (ROOT / "requirements/run.txt").read_text(encoding="utf-8"), re.M
+    )
+    assert client is not None
+    assert SERVICES["qdrant"]["image"].startswith(f"qdrant/qdrant:v{client[1]}.")
 
 
 def test_roles_wait_for_a_redis_that_answers() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -35,7 +36,7 @@ class Client:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    async def submit(self, order: str, *turns: Json, **body: str) -> str:
+    async def submit(self, order: str, *turns: Json, **body: Any) -> str:
         """Submits a job that plays these turns until it is accepted; its id."""
         script = f"#sim {json.dumps({'turns': turns, 'key': order})}"
         for _ in range(MOST_TRIES):

@@ -22,6 +22,8 @@ WORKERS = 2
 SAMPLE_SECONDS = 1.0
 MOST_CONNECTIONS = 10
 """Of an API process to Redis, with all its readers."""
+READERS_OF_ONE = 4
+"""Of those that wait for a job, so many follow a new one."""
 FLAT = 1.15
 """How much larger the API may be at the end of the load than after a third of it."""
 HOST = "127.0.0.1"
@@ -61,7 +63,7 @@ class Load:
             return
         self.ids.append(json.loads(answer)["id"])
         async with self.fresh:
-            self.fresh.notify_all()
+            self.fresh.notify(READERS_OF_ONE)
 
     async def read(self) -> None:
         """Follows jobs until it is cancelled."""

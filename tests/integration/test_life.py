@@ -19,6 +19,9 @@ from jobs import actions, stats
 from jobs.link import connect
 from tests.integration.harness import TENANT, Platform, calls, eventually, says
 
+LANE = "default.default~default"
+"""Of the tenant whose jobs the harness submits."""
+
 
 def fetch(url: str) -> str:
     with urllib.request.urlopen(url, timeout=10) as answer:
@@ -56,12 +59,12 @@ async def test_rq_sees_the_worker_the_running_job_and_its_end(shared: Platform):
     with connect(shared.redis.url) as redis:
         assert worker.name in {w.name for w in Worker.all(connection=redis)}
         ticket = RqJob.fetch(job_id, connection=redis, serializer=JSONSerializer)
-        assert (ticket.get_status(), ticket.worker_name, ticket.origin) == ("started", worker.name, "default.default")
+        assert (ticket.get_status(), ticket.worker_name, ticket.origin) == ("started", worker.name, LANE)
         shared.release("go")
         await shared.becomes(job_id, "completed")
         ticket.refresh()
         assert ticket.get_status() == "finished"
-        assert job_id in FinishedJobRegistry("default.default", connection=redis).get_job_ids(cleanup=False)
+        assert job_id in FinishedJobRegistry(LANE, connection=redis).get_job_ids(cleanup=False)
 
 
 async def test_three_hundred_jobs_run_at_once_in_one_worker(shared: Platform):

@@ -13,7 +13,7 @@ from memory.client import connect
 
 
 class EmbeddedServer:
-    """One process on its own data directory and a free port."""
+    """One process on its own data directory and a free port, which it has again when it is started again."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
@@ -23,7 +23,8 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Returns when it serves."""
-        command = [sys.executable, "-m", "memory.embedded", "--data-dir", str(self.data_dir)]
+        port = self.url.rpartition(":")[2] or "0"
+        command = [sys.executable, "-m", "memory.embedded", "--data-dir", str(self.data_dir), "--port", port]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         said = json.loads(self._process.stdout.readline())

@@ -43,6 +43,15 @@ def test_the_request_shows_memories_by_number_and_holds_turns_apart() -> None:
     assert len(request([Turn("user", "x" * 100_000)], []).message) < 5_000
 
 
+def test_a_memory_that_was_forgotten_since_leaves_the_others_their_numbers() -> None:
+    known = [None, KNOWN[1]]
+    made = request(TURNS, known)
+    assert "# Remembered\n[2] Ada likes tea.\n" in made.message
+    assert parse(answer({"op": "noop", "id": 2, "quote": "love tea"}), TURNS, known) == [Noop(KNOWN[1])]
+    with pytest.raises(ExtractionError, match="not shown"):
+        parse(answer({"op": "noop", "id": 1, "quote": "love tea"}), TURNS, known)
+
+
 def test_each_kind_of_operation() -> None:
     found = parse(
         answer(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,8 @@ from qdrant_client import models
 
 from memory.bm25 import of_query
 from memory.errors import InvalidMemoryError, ScopeError
-from memory.points import Memory, point_id, sound_id
+from memory.ids import point_id, public_id, sound_id
+from memory.points import Memory, id_of
 from memory.ranking import Question, current, of_kinds
 from memory.scope import Scope, empty, equals, with_id
 
@@ -23,7 +26,7 @@ scopes = st.builds(Scope, names, names, st.none() | names, st.none() | names)
 conditions = st.one_of(
     st.builds(equals, st.sampled_from(["tenant", "user", "agent", "slot", "kind"]), names),
     st.builds(empty, st.sampled_from(["tenant", "user", "valid_to"])),
-    st.builds(with_id, st.uuids().map(str)),
+    st.builds(with_id, st.uuids().map(public_id)),
     st.builds(lambda inner: models.Filter(should=inner), st.lists(st.builds(equals, names, names), max_size=3)),
 )
 anything = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.binary(), names, st.just({"must": []}))
@@ -64,7 +67,7 @@ def test_the_scope_stands_in_every_prefetch_and_in_the_corpus(scope, text, kinds
     for prefetch in made["prefetch"]:
         assert pinned(prefetch.filter, scope)
     assert made["prefetch"][0].params.idf.corpus == scope.within()
-    for part in question.parts(["00000000-0000-0000-0000-000000000000"]):
+    for part in question.parts([public_id(UUID(int=0))]):
         assert pinned(part["query_filter"], scope)
     formula = json.dumps(made["query"].model_dump(mode="json"))
     variables = {name for name in ("$score[0]", "$score[1]", "last_confirmed_at") if name in formula}
@@ -108,12 +111,10 @@ def test_a_scope_cannot_be_changed() -> None:
 @given(st.lists(scopes, min_size=2, max_size=2, unique=True), st.text(min_size=1), st.text(min_size=1))
 def test_ids_are_of_one_scope(two, text, other_text) -> None:
     one, other = two
-    assert point_id(one, "semantic", text) != point_id(other, "semantic", text)
-    assert point_id(one, "semantic", text) != point_id(other, "semantic", other_text)
-    assert point_id(one, "semantic", text) != point_id(one, "episodic", text)
-    assert (
-        point_id(one, "semantic", text) == point_id(one, "semantic", f"  {text} ".upper().lower()) or not text.isascii()
-    )
+    assert id_of(one, "semantic", text) != id_of(other, "semantic", text)
+    assert id_of(one, "semantic", text) != id_of(other, "semantic", other_text)
+    assert id_of(one, "semantic", text) != id_of(one, "episodic", text)
+    assert id_of(one, "semantic", text) == id_of(one, "semantic", f"  {text} ".upper().lower()) or not text.isascii()
 
 
 def test_parts_that_run_together_make_different_ids() -> None:
@@ -125,7 +126,7 @@ def test_parts_that_run_together_make_different_ids() -> None:
         Scope('a","b', "c"),
     ]
     for one, other in itertools.combinations(shifted, 2):
-        assert point_id(one, "semantic", "x") != point_id(other, "semantic", "x")
+        assert id_of(one, "semantic", "x") != id_of(other, "semantic", "x")
 
 
 @settings(deadline=None)
@@ -160,10 +161,21 @@ def test_what_cannot_be_kept_is_refused(options) -> None:
         Memory.new(given.pop("scope"), given.pop("text"), NOW, **given)
 
 
-@pytest.mark.parametrize("given", ["", "x", "*", None, 7, {"any": []}, ["a"], "' OR 1=1", "00000000"])
+@pytest.mark.parametrize(
+    "given",
+    ["", "x", "*", None, 7, {"any": []}, ["a"], "' OR 1=1", "00000000", str(UUID(int=7)), UUID(int=7).hex,
+     f"mem_{UUID(int=7)}", f"mem_{UUID(int=7).hex}\n", f"MEM_{UUID(int=7).hex}"],
+)  # fmt: skip
 def test_what_is_no_id_is_refused(given) -> None:
     with pytest.raises(InvalidMemoryError, match="id is"):
         sound_id(given)
+
+
+@given(st.uuids())
+def test_an_id_is_a_uuid_to_qdrant_and_has_a_prefix_elsewhere(uuid) -> None:
+    assert re.fullmatch("mem_[0-9a-f]{32}", public_id(uuid))
+    assert point_id(public_id(uuid)) == str(uuid)
+    assert sound_id(public_id(str(uuid))) == public_id(uuid)
 
 
 def test_no_kinds_ask_for_nothing() -> None:

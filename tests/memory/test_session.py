@@ -264,3 +264,36 @@ async def test_a_thousand_messages_of_two_kilobytes_move_less_than_five_megabyte
         assert await memory.append(SCOPE, number, said(f"{number:04}".ljust(2_048, ".")))
     assert await received() - before < 5_000_000
     assert (await memory.look(SCOPE, 0, 1)).length == 1_000
+
+
+async def test_forgetting_a_user_takes_every_session_they_spoke_in(memory: SessionMemory, link: RedisLink) -> None:
+    """Whoever else spoke there, whichever names they have, and whether or not a summary stands there."""
+    theirs, shared, others = (SessionScope("acme", name) for name in ("mine", "a:b/ours", "not mine"))
+    elsewhere = SessionScope("acme-2", "mine")
+    for scope, user in ((theirs, "ada"), (shared, "bob"), (others, "bob"), (elsewhere, "ada")):
+        assert await memory.append(scope, 0, said("one", "two"), user=user)
+    assert await memory.append(shared, 2, said("three"), user="ada")
+    assert await memory.compact(shared, 0, 2, said("summary")[0])
+    assert await memory.forget_user("acme", "ada") == 2
+    assert [(await memory.read(scope)).length for scope in (theirs, shared, others, elsewhere)] == [0, 0, 2, 2]
+    assert await link.command("EXISTS", theirs.about_key, shared.about_key) == 0
+    assert await memory.forget_user("acme", "ada") == 0
+    assert await memory.forget_user("ac*", "bob") == 0
+
+
+async def test_who_spoke_is_known_for_as_long_as_the_session_lives(memory: SessionMemory, link: RedisLink) -> None:
+    scope = SessionScope("acme", "s")
+    await memory.append(scope, 0, said("one"), user="ada")
+    await link.command("EXPIRE", scope.key, 10)
+    await link.command("EXPIRE", scope.about_key, 5)
+    await memory.append(scope, 1, said("two"))
+    await memory.read(scope)
+    assert await link.command("TTL", scope.about_key) >= await link.command("TTL", scope.key) > 10
+
+
+async def test_a_job_that_was_running_cannot_bring_a_forgotten_session_back(memory: SessionMemory) -> None:
+    scope = SessionScope("acme", "s")
+    await memory.append(scope, 0, said("one", "two"), user="ada")
+    await memory.forget_user("acme", "ada")
+    assert not await memory.append(scope, 2, said("three"), user="ada")
+    assert not await memory.compact(scope, 0, 2, said("summary")[0])

@@ -14,7 +14,18 @@ from urllib.parse import urlsplit
 import pytest
 
 from nightshift_client import ApiError, AsyncClient, Client, UnreachableError, verify_webhook
-from nightshift_client.types import Approval, Event, File, Job, LedgerRow, UsageRow, WebhookMessage
+from nightshift_client.types import (
+    Approval,
+    AuditEntry,
+    Event,
+    File,
+    Forgotten,
+    Job,
+    LedgerRow,
+    Memory,
+    UsageRow,
+    WebhookMessage,
+)
 from tests.cli.harness import Up, script
 from tests.nightshift_client.script import check
 from tests.receiver import Receiver
@@ -156,6 +167,7 @@ async def test_a_job_from_its_file_to_its_bill(client: Either, kind: str, tmp_pa
         (Event, events),
         (LedgerRow, ledger),
         (UsageRow, usage),
+        (AuditEntry, await client.audit(target=job["id"], action="submit_job")),
     ]:
         check(shape, answers)
 
@@ -172,6 +184,21 @@ async def test_steering_jobs(client: Either) -> None:
     fork = await client.fork(done["id"], message=HELLO, tags=["fork"])
     assert (await client.wait(fork["id"]))["tags"] == ["fork"]
     assert (await client.get(fork["id"]))["status"] == "completed"
+
+
+async def test_what_is_remembered_of_a_user(client: Either, kind: str) -> None:
+    user = f"ada {kind}"
+    oslo = await client.remember(user, "Ada lives in Oslo.", slot="user.city", idempotency_key=user)
+    assert await client.remember(user, "Ada lives in Oslo.", slot="user.city", idempotency_key=user) == oslo
+    tea = await client.remember(user, "Ada likes tea.", kind="episodic", importance=1.0)
+    (found,) = await client.memories(user, query="Where does Ada live?", k=1, explain=True)
+    listed = await client.memories(user, past=True)
+    assert ([each["id"] for each in listed], found["id"]) == ([tea["id"], oslo["id"]], oslo["id"])
+    check(Memory, [oslo, tea, found, *listed])
+    assert await client.forget(tea["id"]) is None
+    forgotten = await client.forget_user(user, jobs=True)
+    assert forgotten == {"forgotten": 1, "sessions": 0, "jobs": 0, "unfinished": 0}
+    check(Forgotten, [forgotten])
 
 
 @pytest.mark.parametrize(("decision", "ends"), [("approve", "refunded"), ("deny", "too old")])

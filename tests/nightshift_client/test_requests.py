@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from pydantic import BaseModel
 
-from api import schemas, views
+from api import schemas, tenants, views
 from nightshift_client import ApiError, UnreachableError, types
 from tests.nightshift_client.script import Answer, client_of
 
@@ -237,6 +237,7 @@ def test_what_can_be_sent_is_what_the_api_takes(shape: type, model: type[BaseMod
         (types.UsageRow, views.UsageRow),
         (types.Approval, views.ApprovalView),
         (types.File, views.FileView),
+        (types.AuditEntry, tenants.AuditEntryView),
     ],
 )
 def test_what_is_received_is_what_the_api_says(shape: type, model: type[BaseModel]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,14 @@ from agent_core.entries import ModelCompleted, ModelStarted, ToolRequested
 from agent_core.ports import Model
 from agent_core.testing import ScriptedModel
 from agent_core.types import Json
-from jobs import rq_keys
+from jobs import queue_keys
 from jobs.files import FileStore
 from jobs.moves import Attempt
 from jobs.queue import Claim, queue_names
 from jobs.records import Job, JobSpec, Service
 from jobs.stats import Stats
 from jobs.store import JobStore
+from tests.memory.embedded_server import EmbeddedServer
 from worker.durable import DurableJournal, LiveText
 from worker.executor import Attempted, Executor
 from worker.reaper import Reaper
@@ -126,10 +130,23 @@ class Bench:
 
     async def end_lease(self, claim: Claim) -> None:
         """Makes the lease of an attempt end now."""
-        await self.store.link.command("ZADD", rq_keys.wip(claim.queue), "XX", 0, claim.member)
+        await self.store.link.command("ZADD", queue_keys.wip(claim.queue), "XX", 0, claim.member)
 
     async def types(self, job_id: str) -> list[str]:
         return [line.type for line in await self.store.lines(job_id)]
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[EmbeddedServer]:
+    """The embedded long-term memory, for all tests; each has users of its own."""
+    directory = Path(tempfile.mkdtemp(prefix="ns-memory-"))
+    server = EmbeddedServer(directory)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture

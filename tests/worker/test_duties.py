@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import structlog
 
-from jobs import rq_keys
+from jobs import queue_keys
 from jobs.errors import UnavailableError
 from jobs.link import RedisLink
 from jobs.queue import Tickets
@@ -95,7 +95,7 @@ async def test_the_heartbeat_goes_on_after_an_outage_and_passes_verdicts_on(benc
     await asyncio.wait_for(done.wait(), 10)
     beating.cancel()
     assert heard == [(mine, 2), (not_mine, -1)]
-    score = float(await bench.store.link.command("ZSCORE", rq_keys.wip(claim.queue), claim.member))
+    score = float(await bench.store.link.command("ZSCORE", queue_keys.wip(claim.queue), claim.member))
     assert score > 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pydantic
 import pytest
 
+from agent_core import UserMemory
 from agent_core.patterns import Chain, EvaluatorOptimiser, PlanExecuteValidate, Router
 from jobs.agents import AgentCatalogue
 from jobs.firing import Launcher
@@ -132,6 +133,22 @@ def test_two_agents_of_one_name_are_refused(tmp_path: Path):
         load_agents(sources)
 
 
+def test_an_agent_with_memory_has_its_tools(tmp_path: Path):
+    more = 'model="claude-sonnet-5-5", memory=True, tools=['
+    source = write(
+        tmp_path,
+        "remembers.py",
+        GOOD.replace('model="claude-sonnet-5-5", tools=[', more).format(variable="a", name="a", words="Do it."),
+    )
+    agent = load_agents([source])["a"]
+    assert [t.name for t in agent.tools] == ["ping", "remember", "recall"]
+    found = runnable([published(agent)], {"a": agent})
+    assert [a.definition() for a in found.values()] == [agent.definition()]
+    clash = write(tmp_path, "clashes.py", Path(source).read_text().replace("ping", "recall"))
+    with pytest.raises(StartError, match="agent 'a' has memory, which brings a tool 'recall'"):
+        load_agents([clash])
+
+
 def test_an_older_version_keeps_the_schema_that_it_pinned():
     old = make_agent(tools=[replace(lookup, description="Looked up otherwise.", timeout=7.0)], auto_approve=[])
     now = make_agent(tools=[lookup, pay], auto_approve=[])
@@ -155,6 +172,8 @@ def test_what_cannot_be_run_here_is_left_to_others():
     [
         {"a_field_of_tomorrow": 1},
         {"model": ""},
+        {"memory": {"k": 8, "a_field_of_tomorrow": 1}},
+        {"memory": {"k": 0}},
         {"budget": {"usd": "1", "joules": 5}},
         {"tools": [{**lookup.definition(), "a_field_of_tomorrow": 1}]},
         {"tools": [{"description": "nameless"}]},
@@ -174,6 +193,8 @@ class Verdict(pydantic.BaseModel):
     "fields",
     [
         {"agents": ["clerk"]},
+        {"memory": UserMemory()},
+        {"memory": UserMemory(k=3, shared=False, learns=False)},
         {"output": Verdict},
         {"pattern": PlanExecuteValidate(replans=1, validator_tools=True)},
         {"pattern": Chain(["First this.", "Then that."])},

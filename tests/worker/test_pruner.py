@@ -9,7 +9,7 @@ import pytest
 
 from agent_core import tool
 from agent_core.testing import calls, says
-from jobs import keys, rq_keys
+from jobs import keys, queue_keys
 from jobs.blobs import INLINE_BYTES
 from jobs.link import milliseconds
 from jobs.retention import DAY_MS, Pruned, Retention
@@ -21,7 +21,7 @@ from worker.pruner import Pruner
 from worker.runtime import make_pruner
 from worker.settings import Settings
 
-OF_THE_FLEET = {keys.STATS, rq_keys.QUEUES, keys.wake("default")}
+OF_THE_FLEET = {keys.STATS, queue_keys.QUEUES, queue_keys.TURNS, keys.wake("default")}
 
 
 @tool(effect="read", max_result_chars=INLINE_BYTES)

@@ -273,3 +273,12 @@ async def test_a_fork_has_neither_the_session_nor_its_summary(bench: Bench, agen
     assert (await bench.run(model, agent)).status == "completed"
     assert [text_of(message) for message in model.seen[0].messages[::2]] == ["go", "go on"]
     assert (await conversation(bench)).generation == 1
+
+
+async def test_a_session_is_forgotten_with_the_user_whose_job_spoke_in_it(bench: Bench, agent: Agent) -> None:
+    await bench.submit(agent, session_id="s", input="hello", user="ada")
+    assert (await bench.run(Teller(), agent)).status == "completed"
+    sessions = SessionMemory(bench.store.link)
+    assert await sessions.forget_user(SCOPE.tenant, "bob") == 0
+    assert await sessions.forget_user(SCOPE.tenant, "ada") == 1
+    assert (await conversation(bench)).length == 0

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from qdrant_client import AsyncQdrantClient
 
-from memory.errors import MemoryNotFoundError
+from memory.errors import InvalidMemoryError, MemoryNotFoundError
 from memory.longterm import LongTermMemory, tokens_of
 from memory.points import Source
 from memory.scope import Scope
@@ -71,6 +71,31 @@ async def test_nothing_crosses_a_scope(memory: LongTermMemory) -> None:
         await memory.mark_used(scope, [kept[ADA]])
     assert await memory.forget_user(BOB) == 1
     assert await memory.get(ADA, kept[ADA].id) == kept[ADA]
+
+
+async def test_many_are_read_at_once_in_the_order_of_their_ids_and_from_no_other_scope(memory: LongTermMemory) -> None:
+    tea, heron, past = [await memory.remember(ADA, text) for text in ("Likes tea.", "Saw a heron.", "Lives in Oslo.")]
+    await memory.supersede(ADA, past.id, "Lives in Rome.")
+    strange = await memory.remember(BOB, "Likes tea.")
+    gone = await memory.remember(ADA, "Has a cat.")
+    await memory.forget(ADA, gone.id)
+    asked = [past.id, gone.id, tea.id, strange.id, heron.id]
+    assert [each.id for each in await memory.get_many(ADA, asked)] == [past.id, tea.id, heron.id]
+    assert await memory.get_many(ADA, []) == []
+
+
+@pytest.mark.parametrize("slot", ["user.city", None])
+async def test_what_was_said_earlier_supersedes_nothing_that_was_said_later(
+    memory: LongTermMemory, clock: Clock, slot: str | None
+) -> None:
+    earlier = memory.as_of(clock.now)
+    clock.forward(days=3)
+    rome = await memory.remember(ADA, "Lives in Rome.", slot=slot)
+    oslo = await earlier.remember(ADA, "Lives in Oslo.", slot=slot)
+    assert oslo.last_confirmed_at == oslo.created_at < rome.last_confirmed_at
+    assert oslo.superseded_by == (rome.id if slot else None)
+    assert (await memory.get(ADA, rome.id)).valid_to is None
+    assert (await earlier.remember(ADA, "Lives in Rome.", slot=slot)).last_confirmed_at == rome.last_confirmed_at
 
 
 async def test_the_same_thing_said_again_is_confirmed(memory: LongTermMemory, clock: Clock) -> None:
@@ -228,6 +253,47 @@ async def test_pages(memory: LongTermMemory, monkeypatch: pytest.MonkeyPatch) ->
     facts = await memory.get_user_facts(ADA)
     assert list(facts) == [f"fact.{number}" for number in range(10)]
     assert [each.text for each in await memory.browse(ADA, limit=2)] == ["Fact number 9.", "Fact number 8."]
+
+
+async def test_pages_go_on_where_the_last_one_ended_also_within_one_moment(
+    memory: LongTermMemory, clock: Clock
+) -> None:
+    for moment in (clock(), clock()):
+        for number in range(20):  # as many as a job learns
+            await memory.as_of(moment).remember(ADA, f"Fact {number} of {moment}.")
+    seen, after = [], None
+    while page := await memory.browse(ADA, limit=7, after=after):
+        seen += page
+        after = page[-1].cursor
+    assert seen == sorted(seen, key=lambda each: (each.created_at, each.id), reverse=True)
+    assert len({each.id for each in seen}) == len(seen) == 40
+    for wrong in ("yesterday", "2026-01-01T00:00:00_mem_x", "2026-01-01T00:00:00Z_nothing"):
+        with pytest.raises(InvalidMemoryError, match="expected the"):
+            await memory.browse(ADA, after=wrong)
+
+
+async def test_whose_a_memory_is_only_its_tenant_learns(memory: LongTermMemory) -> None:
+    kept = await memory.remember(Scope("acme", "ada", "support"), "Likes tea.")
+    assert await memory.scope_of("acme", kept.id) == kept.scope
+    for tenant, memory_id in (("rival", kept.id), ("acme", "mem_" + 32 * "0")):
+        with pytest.raises(MemoryNotFoundError):
+            await memory.scope_of(tenant, memory_id)
+
+
+async def test_what_there_is_is_counted_without_making_anything(qdrant: AsyncQdrantClient, collection: str) -> None:
+    memory = LongTermMemory(qdrant, collection=collection)
+    assert (await memory.store.facts()).memories == 0
+    assert not await qdrant.collection_exists(collection)
+    await memory.open()
+    for text in ("Likes tea.", "Lives in Oslo."):
+        await memory.remember(ADA, text)
+    other = LongTermMemory(qdrant, toy_embedder(), collection=collection)
+    assert ((await memory.store.facts()).waiting, (await other.store.facts()).waiting) == (0, 2)
+    await other.open()
+    await other.remember(BOB, "Likes tea.")
+    found = await other.store.facts()
+    assert (found.memories, found.waiting) == (3, 2)
+    await qdrant.delete_collection(collection)
 
 
 # ---- with an embedder

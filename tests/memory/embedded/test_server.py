@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import httpx2
@@ -13,6 +15,7 @@ import pytest
 
 from memory.errors import MemoryUnavailableError
 from memory.longterm import LongTermMemory
+from memory.points import Memory
 from memory.scope import Scope
 from memory.store import COLLECTION
 from tests.memory.embedded_server import EmbeddedServer
@@ -153,21 +156,22 @@ def test_a_refused_write_is_not_in_the_way_of_a_restart(server: EmbeddedServer) 
     assert found == {"id": ID, "payload": {"n": 1}, "vector": {"dense": [1.0, 0.0, 0.0]}}
 
 
-async def write_until_killed(server: EmbeddedServer, seconds: float, writers: int = 4) -> list[str]:
-    """Remembers as fast as it goes until the server dies; the ids that were acknowledged."""
-    acknowledged: list[str] = []
+async def write_until_killed(server: EmbeddedServer, seconds: float, writers: int = 4) -> list[Memory]:
+    """Remembers as fast as it goes until the server dies, each second fact in a slot; what was acknowledged."""
+    acknowledged: list[Memory] = []
     memory = LongTermMemory(server.client())
     await memory.open()
+    life = uuid.uuid4().hex
 
     async def write(writer: int) -> None:
-        number = 0
-        while True:
-            number += 1
+        for number in count():
+            # A slot has the same facts in every life: they become current again.
+            slot, of = (f"writer.{writer}", "") if number % 2 else (None, life)
             try:
-                kept = await memory.remember(ADA, f"Fact {writer} {number} of {server.url}.")
+                kept = await memory.remember(ADA, f"Fact {writer} {number} {of}", slot=slot)
             except MemoryUnavailableError:
                 return
-            acknowledged.append(kept.id)
+            acknowledged.append(kept)
 
     async def kill() -> None:
         await asyncio.sleep(seconds)
@@ -178,33 +182,43 @@ async def write_until_killed(server: EmbeddedServer, seconds: float, writers: in
     return acknowledged
 
 
-async def lost(server: EmbeddedServer, acknowledged: set[str]) -> set[str]:
+async def lost(server: EmbeddedServer, acknowledged: list[Memory]) -> list[Memory]:
+    """What is not there any more, or is not current though nothing was said later in its slot."""
     memory = LongTermMemory(server.client())
-    found = [each.id async for each in memory.store.all(ADA.within())]
+    found = [each async for each in memory.store.all(ADA.within())]
+    facts = await memory.get_user_facts(ADA)
     await memory.aclose()
-    assert len(set(found)) == len(found)
-    return acknowledged - set(found)
+    there = {each.id: each for each in found}
+    assert len(there) == len(found)
+    current = {each.slot: each.order for each in found if each.slot and facts.get(each.slot) == each.text}
+    return [
+        each
+        for each in acknowledged
+        if each.id not in there
+        or (each.slot is not None and (each.slot not in current or current[each.slot] < each.order))
+    ]
 
 
 async def test_what_was_acknowledged_outlives_a_kill(server: EmbeddedServer) -> None:
-    acknowledged: set[str] = set()
+    acknowledged: list[Memory] = []
     for seconds in (0.2, 0.5):
-        acknowledged |= set(await write_until_killed(server, seconds))
+        acknowledged += await write_until_killed(server, seconds)
         await asyncio.to_thread(server.start)
-        assert await lost(server, acknowledged) == set()
+        assert await lost(server, acknowledged) == []
     assert len(acknowledged) > 5
     assert server.stop() == 0
     server.start()
-    assert await lost(server, acknowledged) == set()
+    assert await lost(server, acknowledged) == []
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(600)
 async def test_what_was_acknowledged_outlives_many_kills(server: EmbeddedServer) -> None:
-    acknowledged: set[str] = set()
+    acknowledged: list[Memory] = []
     for round in range(20):
-        acknowledged |= set(await write_until_killed(server, 0.3 + 0.13 * round, writers=8))
+        acknowledged += await write_until_killed(server, 0.3 + 0.13 * round, writers=8)
         await asyncio.to_thread(server.start)
-        assert await lost(server, acknowledged) == set()
+        assert await lost(server, acknowledged) == []
     print(f"{len(acknowledged)} acknowledged over 20 kills, 0 lost")
 
 
