@@ -191,6 +191,7 @@ class Caller:
 
 
 VALUES: dict[str, Callable[[Caller, Scope], Any]] = {
+    "after": lambda caller, scope: caller._memory(scope).cursor,
     "event_at": lambda caller, _: datetime.now(UTC) - timedelta(days=caller._one(range(9))),
     "expires_at": lambda caller, _: datetime.now(UTC) + timedelta(days=caller._one((-1, 1, 9))),
     "explain": lambda *_: True,
