@@ -43,6 +43,7 @@ class DurableJournal:
         self._on_cancel = on_cancel
         self._redactor = redactor
         self._written = 0
+        self._noted: list[tuple[str, Json]] = []
         self._pause = job.flag == "pause"
 
     def kept(self, entry: Entry) -> Entry:
@@ -59,16 +60,22 @@ class DurableJournal:
             self._observe(entry)
 
     async def append(self, counters: dict[str, int], lines: list[tuple[str, Json]], money: Money = NO_MONEY) -> None:
-        """Appends lines of any type. Raises as `JobStore.record`."""
+        """Appends lines of any type, after those that were noted. Raises as `JobStore.record`."""
         self._written += 1
+        noted, lines = len(self._noted), [*self._noted, *lines]
         try:
             flag = await self._store.record(self._job.id, self._token, self._written, counters, lines, money)
         except BudgetError as exc:
             self._stats.add("budget_refusals_total", exc.refusal.scope.partition(":")[0])
             raise
+        del self._noted[:noted]
         self._pause = self._pause or flag == 2
         if flag == 1:
             self._on_cancel()
+
+    def note(self, type_: str, data: Json) -> None:
+        """Has a line go with the next write: before anything that follows from it, and without a round trip more."""
+        self._noted.append((type_, data))
 
     def pause_requested(self) -> bool:
         return self._pause

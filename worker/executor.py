@@ -263,8 +263,8 @@ class Executor:
         match outcome:
             case Completed(output, stop_reason):
                 await self._remember(job, attempt, restored, restored.state.messages[restored.state.head - 1 :])
-                await memory.learn()
-                await self._end(job, attempt, "complete", {"stop_reason": stop_reason, "output": output})
+                data = {"stop_reason": stop_reason, "output": output} | await memory.learn()
+                await self._end(job, attempt, "complete", data)
             case Stopped(stop_reason, detail, output, code):
                 await self._remember(job, attempt, restored, [])
                 await self._fail(job, attempt, stop_reason, code or stop_reason, detail, output)

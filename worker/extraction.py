@@ -82,11 +82,6 @@ async def submit_extraction(store: JobStore, source: Job, agent: Agent) -> str:
     Raises what `JobStore.submit` raises.
     """
     learner = extraction_agent(agent.models.get("summariser", agent.model))
-    catalogue = AgentCatalogue(store.link)
-    try:
-        await catalogue.get(learner.name, learner.version)
-    except NotFoundError:
-        await catalogue.publish([published(learner)])
     user = source.spec.user or ""
     spec = JobSpec(
         agent=learner.name,
@@ -100,8 +95,17 @@ async def submit_extraction(store: JobStore, source: Job, agent: Agent) -> str:
         metadata={"job_id": source.id},
         submitted_by=source.spec.submitted_by,
     )
-    job_id = derived_id(source.id, EXTRACTION)
-    return (await store.submit(source.tenant, spec, learner.budget, job_id=job_id)).job.id
+    submitting = store.submit(source.tenant, spec, learner.budget, job_id=derived_id(source.id, EXTRACTION))
+    submitted, _ = await asyncio.gather(submitting, _publish(AgentCatalogue(store.link), learner))
+    return submitted.job.id
+
+
+async def _publish(catalogue: AgentCatalogue, learner: Agent) -> None:
+    """Publishes the built-in agent, unless it is known."""
+    try:
+        await catalogue.get(learner.name, learner.version)
+    except NotFoundError:
+        await catalogue.publish([published(learner)])
 
 
 def scope_of(job: Job, memory: UserMemory) -> Scope:
@@ -151,8 +155,8 @@ class Extraction:
         finally:
             _running.reset(token)
 
-    async def learn(self) -> None:
-        return None
+    async def learn(self) -> Json:
+        return {}
 
     async def apply(self, operations: list[Json]) -> list[Json]:
         """Changes memory; returns what was written, by ids. Raises ToolError for what is no list of operations."""
@@ -208,7 +212,7 @@ class Extraction:
         near = [each.memory for each in await memory.recall(self._scope, said, k=MOST_SHOWN)]
         newest = await memory.browse(self._scope, limit=MOST_SHOWN)  # what contradicts them need not share a word
         found = _fitting({each.id: each for each in [*near, *newest]}.values())
-        await self._journal.append({}, [(RECALLED, {"memories": [{"id": each.id} for each in found]})])
+        self._journal.note(RECALLED, {"memories": [{"id": each.id} for each in found]})
         return list(found)
 
     async def _write(self, change: Operation) -> Json | None:
@@ -221,16 +225,22 @@ class Extraction:
                     return {"op": "add", "id": (await self._memory.remember(self._scope, text, **about)).id}
                 case Supersede(memory, text, importance):
                     old = await self._memory.get(self._scope, memory.id)
-                    if old.last_confirmed_at > self._said_at:  # it was said since
+                    said_since = old.last_confirmed_at > self._said_at
+                    if said_since and old.slot is None:
                         return None
                     kept = await self._memory.supersede(self._scope, old.id, text, importance=importance, **about)
-                    return {"op": "supersede", "id": kept.id, "superseded": old.id}
+                    # what was said since stays current in its slot, and this stands in its history
+                    return {"op": "add", "id": kept.id} if said_since else _superseded(kept, old)
                 case Noop(memory):
                     old = await self._memory.get(self._scope, memory.id)
                     about |= {"kind": old.kind, "slot": old.slot}
                     return {"op": "noop", "id": (await self._memory.remember(old.scope, old.text, **about)).id}
         except MemoryNotFoundError:  # forgotten since it was shown
             return None
+
+
+def _superseded(kept: Memory, old: Memory) -> Json:
+    return {"op": "supersede", "id": kept.id, "superseded": old.id}
 
 
 def _fitting(found: Collection[Memory]) -> list[Memory]:

@@ -20,7 +20,7 @@ from memory.setup import LazyMemory
 if TYPE_CHECKING:
     from worker.durable import DurableJournal
 
-RECALLED, UNAVAILABLE, EXTRACTION_STARTED = "memory.recalled", "memory.unavailable", "memory.extraction"
+RECALLED, UNAVAILABLE = "memory.recalled", "memory.unavailable"
 AWAY_MS = 60_000
 """After this time, a job that can do nothing without memory looks whether it is back."""
 
@@ -51,8 +51,8 @@ class JobMemory(Protocol):
         """Within it, the job's memory tools work."""
         ...
 
-    async def learn(self) -> None:
-        """Sees to it that what the job was told is learnt from. The job has completed."""
+    async def learn(self) -> Json:
+        """Sees to it that the job is learnt from, whose end is to be written; what that should say of it."""
         ...
 
 
@@ -65,8 +65,8 @@ class WithoutMemory:
     def serving(self) -> AbstractContextManager[object]:
         return nullcontext()
 
-    async def learn(self) -> None:
-        return None
+    async def learn(self) -> Json:
+        return {}
 
 
 WITHOUT_MEMORY = WithoutMemory()

@@ -29,7 +29,7 @@ from memory.setup import LazyMemory
 from memory.tools import as_context, serving
 from worker.durable import DurableJournal
 from worker.extraction import scope_of, submit_extraction
-from worker.job_memory import EXTRACTION_STARTED, RECALLED, UNAVAILABLE
+from worker.job_memory import RECALLED, UNAVAILABLE
 from worker.restore import input_text
 
 RECALL_SECONDS = 2.0
@@ -56,13 +56,11 @@ class Recollection:
         self._store = store
         self._journal = journal
         self._memory: LongTermMemory | None = None
-        self._learnt = False
 
     async def opening(self, lines: list[Line]) -> list[Json]:
         """A job whose memory was away once goes on without it, so that its first message only ever becomes smaller:
         what the model counted of it before stays an upper bound.
         """
-        self._learnt = any(line.type == EXTRACTION_STARTED for line in lines)
         noted = next((line for line in reversed(lines) if line.type in (RECALLED, UNAVAILABLE)), None)
         if noted is not None and noted.type == UNAVAILABLE:
             return []
@@ -73,12 +71,12 @@ class Recollection:
                 found = await (self._recall(memory) if noted is None else self._again(memory, noted.data["memories"]))
         except (MemoryLayerError, TimeoutError) as exc:
             detail = str(exc)[:300] or f"memory did not answer within {RECALL_SECONDS:g} seconds"
-            await self._journal.append({}, [(UNAVAILABLE, {"detail": detail})])
+            self._journal.note(UNAVAILABLE, {"detail": detail})
             return []
         self._memory = memory
         if noted is None or len(found) < len(noted.data["memories"]):
             ms = round((time.monotonic() - begun) * 1000)
-            await self._journal.append({}, [(RECALLED, {"memories": [_note(each) for each in found], "ms": ms})])
+            self._journal.note(RECALLED, {"memories": [_note(each) for each in found], "ms": ms})
         return [{"type": "text", "text": as_context(found)}] if found else []
 
     def serving(self) -> AbstractContextManager[object]:
@@ -86,17 +84,16 @@ class Recollection:
             return nullcontext()
         return serving(self._memory, self._scope, Source(self._job.id))
 
-    async def learn(self) -> None:
+    async def learn(self) -> Json:
         """What keeps the extraction from being submitted is logged, and is nothing to the job."""
         above = self._job.spec.parent_id  # what an agent says to another one is none of the user's words
-        if self._learnt or above is not None or not self._settings.learns or not self._configured.is_set_up:
-            return
+        if above is not None or not self._settings.learns or not self._configured.is_set_up:
+            return {}
         try:
-            job_id = await submit_extraction(self._store, self._job, self._agent)
+            return {"extraction": await submit_extraction(self._store, self._job, self._agent)}
         except Exception as exc:  # whatever it is: the job has its answer
             log.warning("nothing is learnt from a job", job=self._job.id, error=str(exc))
-            return
-        await self._journal.append({}, [(EXTRACTION_STARTED, {"job_id": job_id})])
+            return {}
 
     @property
     def _scope(self) -> Scope:

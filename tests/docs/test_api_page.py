@@ -121,7 +121,7 @@ def test_event_types() -> None:
     moves = {transition.event for transition in TRANSITIONS.values()}
     notes = {"approval.requested", "user.message", "state.changed", "message.delta", "budget.reached", "tool.charged"}
     notes |= {"child.started", "child.completed", "embedding.started", "embedding.completed"}
-    notes |= {"memory.recalled", "memory.unavailable", "memory.extraction"}
+    notes |= {"memory.recalled", "memory.unavailable"}
     assert words_of("type", "when") == moves | set(ENTRY_TYPES) | notes
     written = [path for package in ("jobs", "worker") for path in (ROOT / package).glob("*.py")]
     source = "".join(path.read_text(encoding="utf-8") for path in written)

@@ -94,8 +94,14 @@ class Remembering:
 
     async def learnt_by(self, job_id: str) -> str:
         """The id of a job's extraction."""
-        [line] = await self.lines(job_id, "memory.extraction")
-        return str(line.data["job_id"])
+        found = await self.extraction(job_id)
+        assert found is not None
+        return found
+
+    async def extraction(self, job_id: str) -> str | None:
+        """The id of the extraction that the end of a job names."""
+        line = (await self.bench.store.lines(job_id))[-1]
+        return line.data.get("extraction")
 
     async def lines(self, job_id: str, type_: str) -> list[Line]:
         return [line for line in await self.bench.store.lines(job_id) if line.type == type_]

@@ -254,7 +254,7 @@ async def test_nothing_else_is_learnt_from(ada: Remembering, case: str) -> None:
     assert (done.id, done.status) == (job_id, "failed" if case == "failed" else "completed")
     if case == "an extraction":
         done = await ada.run([change(OSLO)])
-    assert "memory.extraction" not in await ada.bench.types(done.id)
+    assert await ada.extraction(done.id) is None
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ async def test_an_extraction_that_is_refused_is_nothing_to_the_job(
     assert attempted.task is not None
     await attempted.task
     assert (await ada.bench.job(job_id)).status == "completed"
-    assert "memory.extraction" not in await ada.bench.types(job_id)
+    assert await ada.extraction(job_id) is None
 
 
 async def extraction(ada: Remembering, source: Any, **fields: Any) -> str:

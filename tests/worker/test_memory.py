@@ -267,7 +267,7 @@ async def test_without_memory_the_job_goes_on_and_says_so_once(
     [line] = await ada.lines(job_id, "memory.unavailable")
     assert ("Connect" in line.data["detail"]) == configured
     assert "no_memory" in str(model.requests[-1].messages[-1])
-    assert "memory.extraction" not in await bench.types(job_id)
+    assert await ada.extraction(job_id) is None
 
 
 async def test_a_memory_that_does_not_answer_holds_a_job_up_for_a_moment_only(
