@@ -33,7 +33,7 @@ from memory.points import (
 )
 from memory.ranking import Question, best, current, of_kinds
 from memory.scope import Scope, anyones, empty, equals, with_id
-from memory.store import COLLECTION, PAGE, MemoryStore, in_time_order, memory_of, set_payload
+from memory.store import COLLECTION, PAGE, MemoryStore, in_time_order, memory_of, set_payload, until
 
 MOST_RECALLED = 100
 MOST_BROWSED = 1_000
@@ -176,8 +176,7 @@ class LongTermMemory:
 
     async def forget_expired(self, scope: Scope) -> None:
         """Deletes what has expired, which recall no longer shows."""
-        expired = models.FieldCondition(key="expires_at", range=models.DatetimeRange(lte=self._now()))
-        await self.store.delete(scope.within(expired))
+        await self.store.delete(scope.within(until("expires_at", self._now())))
 
     async def forget_unused(self, scope: Scope, unconfirmed_since: datetime, most_uses: int = 0) -> None:
         """Deletes what was last said before a time and was used at most so often."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from qdrant_client import AsyncQdrantClient, models
@@ -143,6 +144,20 @@ class MemoryStore:
         if self.embedder is not None:
             self.embedder.forget()
 
+    async def prune(self, now: datetime, unused_since: datetime | None = None) -> int:
+        """Deletes what has expired, and with `unused_since` what was last said before that time and never of use.
+
+        For operators: it goes over all tenants. Returns how many memories there were.
+        """
+        old: list[models.Condition] = [until("expires_at", now)]
+        if unused_since is not None:
+            never = models.FieldCondition(key="uses", range=models.Range(lte=0))
+            old.append(models.Filter(must=[until("last_confirmed_at", unused_since), never]))
+        wanted = models.Filter(should=old)
+        if there := await self.count(wanted):  # the embedded memory writes its files anew after a deletion
+            await self.delete(wanted)
+        return there
+
     # ---- a change of the embedder
 
     async def reembed(self, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
@@ -176,6 +191,11 @@ class MemoryStore:
 
 def _without(embedder: str) -> models.Filter:
     return models.Filter(must_not=[models.HasVectorCondition(has_vector=embedder)])
+
+
+def until(field: str, moment: datetime) -> models.Condition:
+    """That a time is not later."""
+    return models.FieldCondition(key=field, range=models.DatetimeRange(lte=moment))
 
 
 def set_payload(payload: dict[str, Any], wanted: models.Filter) -> models.SetPayloadOperation:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +51,7 @@ from worker.job_memory import EXTRACTION
 from worker.kill_switch import obey_kill_switches
 from worker.loader import load, published, runnable
 from worker.mcp_tools import McpTools
+from worker.memory_pruner import pruning
 from worker.metrics import serve_metrics
 from worker.models import make_model, make_servers, warm_up
 from worker.pruner import Pruner
@@ -120,7 +122,9 @@ async def run_worker(settings: Settings) -> None:
             versions=lambda: list(known.agents),
             side_queues=lambda: known.side_queues,
         )
-        await serve(worker, settings, known, stats, breakers)
+        remembers = known.built_in and memory.is_set_up
+        async with pruning(memory, settings.memory_unused_days) if remembers else nullcontext():
+            await serve(worker, settings, known, stats, breakers)
     finally:
         await known.mcp.aclose()
         await memory.aclose()

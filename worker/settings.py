@@ -79,7 +79,8 @@ class Settings(AlertSettings, MemorySettings):
 
     `lease_seconds` is how long a worker may be silent before its jobs are taken over; `drain_seconds` how long running
     jobs may go on after SIGTERM; `retention_days` how long a job is kept after its end and `audit_days` an entry of an
-    audit log, 0 for ever; `model_base_url` a server that speaks the Messages API, `model_servers` others by the names
+    audit log, 0 for ever; `memory_unused_days` after how many days what nobody said again and no job had a use for is
+    forgotten, 0 for never; `model_base_url` a server that speaks the Messages API, `model_servers` others by the names
     that agents' targets have for them. `metrics_port` serves the process's own metrics on the address `metrics_host`.
     """
 
@@ -90,6 +91,7 @@ class Settings(AlertSettings, MemorySettings):
     drain_seconds: float = Field(20, ge=0, le=3600)
     retention_days: int = Field(7, ge=0, le=36_500)
     audit_days: int = Field(400, ge=0, le=36_500)
+    memory_unused_days: int = Field(0, ge=0, le=36_500)
     model_base_url: str | None = None
     model_servers: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict)
     model_server_keys: Annotated[dict[str, SecretStr], NoDecode] = Field(default_factory=dict)

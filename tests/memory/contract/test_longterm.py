@@ -255,6 +255,25 @@ async def test_pages(memory: LongTermMemory, monkeypatch: pytest.MonkeyPatch) ->
     assert [each.text for each in await memory.browse(ADA, limit=2)] == ["Fact number 9.", "Fact number 8."]
 
 
+async def test_a_sweep_forgets_what_is_over_and_what_was_of_no_use_of_all_tenants(
+    memory: LongTermMemory, clock: Clock
+) -> None:
+    other = Scope("rival", "eve")
+    soon = clock.now + timedelta(hours=1)
+    for scope in (ADA, other):
+        await memory.remember(scope, "Is on holiday.", expires_at=soon)
+        await memory.remember(scope, "Has a cat.")
+        await memory.mark_used(scope, [await memory.remember(scope, "Likes tea.")])
+    later = clock.now + timedelta(days=100)
+    fresh = await memory.as_of(later).remember(ADA, "Has a dog.")
+    assert await memory.store.prune(soon - timedelta(minutes=1)) == 0
+    assert await memory.store.prune(soon) == 2
+    assert [each.text for each in await memory.browse(other, past=True)] == ["Likes tea.", "Has a cat."]
+    assert await memory.store.prune(later, later - timedelta(days=1)) == 2
+    assert [each.text for each in await memory.browse(other, past=True)] == ["Likes tea."]
+    assert {each.text for each in await memory.browse(ADA, past=True)} == {"Likes tea.", fresh.text}
+
+
 async def test_pages_go_on_where_the_last_one_ended_also_within_one_moment(
     memory: LongTermMemory, clock: Clock
 ) -> None:
