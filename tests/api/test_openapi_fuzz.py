@@ -129,6 +129,7 @@ async def assert_sound(running: Running, examples: int) -> None:
     assert ADMIN not in log
 
 
+@pytest.mark.timeout(180)
 async def test_what_is_made_up_of_the_description_is_answered_as_described(running):
     await assert_sound(running, 2)
 
