@@ -13,6 +13,7 @@ from typing import Any
 
 from qdrant_client import AsyncQdrantClient, models
 
+from agent_core.memory import MOST_RECALLED
 from memory import bm25
 from memory.embedding.port import Embedder
 from memory.errors import InvalidMemoryError, MemoryNotFoundError
@@ -35,7 +36,6 @@ from memory.ranking import Question, best, current, of_kinds
 from memory.scope import Scope, anyones, empty, equals, with_id
 from memory.store import COLLECTION, PAGE, MemoryStore, in_time_order, memory_of, set_payload, until
 
-MOST_RECALLED = 100
 MOST_BROWSED = 1_000
 LONGEST_QUERY = 8_000
 AT_ONCE = 64

@@ -51,12 +51,19 @@ class LazyMemory:
         return self._settings.qdrant_url is not None
 
     async def get(self) -> LongTermMemory:
-        """Raises NoMemoryError when none is set up, MemoryUnavailableError when Qdrant is away; ask again later."""
+        """Raises NoMemoryError when none is set up, MemoryUnavailableError when Qdrant is away; ask again later.
+
+        A Qdrant that has lost its data is opened anew, and begins empty.
+        """
         if not self.is_set_up:
             raise NoMemoryError
-        if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
+        if self._opening is None or (self._opening.done() and not self._is_open(self._opening)):
             self._opening = asyncio.create_task(self._open(), name="open memory")
         return await asyncio.shield(self._opening)
+
+    @staticmethod
+    def _is_open(opening: asyncio.Task[LongTermMemory]) -> bool:
+        return opening.exception() is None and not opening.result().store.lost
 
     async def aclose(self) -> None:
         """Closes it if there was a use."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +14,7 @@ from qdrant_client.conversions.common_types import UpdateOperation
 from memory import bm25
 from memory.client import calling
 from memory.embedding.port import Embedder
-from memory.errors import MemoryNotFoundError
+from memory.errors import MemoryNotFoundError, MemoryUnavailableError
 from memory.ids import point_id, public_id, sound_id
 from memory.points import INDEXES, Memory
 from memory.ranking import WORDS
@@ -22,6 +23,7 @@ from memory.scope import Scope, with_id
 COLLECTION = "nightshift_memory"
 PAGE = 256
 REEMBEDDED_AT_ONCE = 64
+NO_COLLECTION = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,12 @@ class MemoryStore:
         self.client = client
         self.embedder = embedder
         self._collection = collection
+        self.lost = False
+        """Whether Qdrant has the collection no more: it has to be opened again."""
 
     async def open(self) -> None:
         """Makes the collection and its indexes unless they are there; any number of processes may do so at once."""
-        async with calling():
+        async with self._calling():
             if not await self.client.collection_exists(self._collection):
                 sparse = {WORDS: models.SparseVectorParams(modifier=models.Modifier.IDF)}
                 async with calling(tolerate=409):  # another process was first
@@ -61,6 +65,7 @@ class MemoryStore:
                 await self.client.create_vector_name(
                     self._collection, self.embedder.name, models.DenseVectorNameConfig(dense=dense)
                 )
+        self.lost = False
 
     async def aclose(self) -> None:
         """Closes the connections to Qdrant and of the embedder."""
@@ -72,7 +77,7 @@ class MemoryStore:
 
     async def facts(self) -> StoreFacts:
         """What this Qdrant is and holds of ours, without making anything."""
-        async with calling():
+        async with self._calling():
             about = await self.client.info()
             if not await self.client.collection_exists(self._collection):
                 return StoreFacts(about.title, about.version)
@@ -95,7 +100,7 @@ class MemoryStore:
     async def scroll(self, wanted: models.Filter, limit: int = PAGE, newest: bool = False) -> list[Memory]:
         """Up to `limit` memories that a filter lets through; in no order, or the newest."""
         order = models.OrderBy(key="created_at", direction=models.Direction.DESC) if newest else None
-        async with calling():
+        async with self._calling():
             found, _ = await self.client.scroll(self._collection, wanted, limit=limit, order_by=order)
         return [memory_of(point) for point in found]
 
@@ -103,7 +108,7 @@ class MemoryStore:
         """Every memory that a filter lets through, page by page."""
         offset = None
         while True:
-            async with calling():
+            async with self._calling():
                 found, offset = await self.client.scroll(self._collection, wanted, limit=PAGE, offset=offset)
             for point in found:
                 yield memory_of(point)
@@ -112,12 +117,12 @@ class MemoryStore:
 
     async def count(self, wanted: models.Filter) -> int:
         """How many memories a filter lets through."""
-        async with calling():
+        async with self._calling():
             return (await self.client.count(self._collection, wanted, exact=True)).count
 
     async def query(self, **query: Any) -> list[models.ScoredPoint]:
         """The points that a query finds, best first."""
-        async with calling():
+        async with self._calling():
             return (await self.client.query_points(self._collection, **query)).points
 
     # ---- writes
@@ -134,12 +139,12 @@ class MemoryStore:
 
     async def apply(self, *operations: UpdateOperation) -> None:
         """Applies operations in order, in one request."""
-        async with calling():
+        async with self._calling():
             await self.client.batch_update_points(self._collection, operations)
 
     async def delete(self, wanted: models.Filter) -> None:
         """Deletes what a filter lets through, and empties this process's cache of vectors."""
-        async with calling():
+        async with self._calling():
             await self.client.delete(self._collection, models.FilterSelector(filter=wanted))
         if self.embedder is not None:
             self.embedder.forget()
@@ -157,6 +162,15 @@ class MemoryStore:
         if there := await self.count(wanted):  # the embedded memory writes its files anew after a deletion
             await self.delete(wanted)
         return there
+
+    @asynccontextmanager
+    async def _calling(self, tolerate: int | None = None) -> AsyncIterator[None]:
+        try:
+            async with calling(tolerate):
+                yield
+        except MemoryUnavailableError as exc:
+            self.lost = self.lost or exc.status == NO_COLLECTION
+            raise
 
     # ---- a change of the embedder
 
@@ -177,7 +191,7 @@ class MemoryStore:
                 models.PointVectors(id=point_id(each.id), vector={embedder.name: vector})
                 for each, vector in zip(found, vectors, strict=True)
             ]
-            async with calling(tolerate=404):  # one was forgotten meanwhile; the others have theirs
+            async with self._calling(tolerate=404):  # one was forgotten meanwhile; the others have theirs
                 await self.client.update_vectors(self._collection, points)
             done += len(found)
             progress(done, max(done, total))
@@ -185,7 +199,7 @@ class MemoryStore:
 
     async def drop_embedder(self, name: str) -> None:
         """Deletes the vectors of an embedder that is no longer used."""
-        async with calling():
+        async with self._calling():
             await self.client.delete_vector_name(self._collection, name)
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import redis
@@ -14,19 +11,14 @@ from jobs.link import RedisLink, connect
 from jobs.store import JobStore
 from tests.receiver import Receiver
 from tests.redis_server import RedisServer
+from tests.servers import running
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """One server for all tests of this process."""
-    directory = Path(tempfile.mkdtemp(prefix="ns-"))  # short, for a socket's path may have 107 bytes
-    server = RedisServer(directory)
-    try:
-        server.start()
+    with running(RedisServer) as server:
         yield server
-    finally:
-        server.kill()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
@@ -40,14 +32,8 @@ def redis_url(redis_server: RedisServer) -> str:
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     """A server for one test alone, which may stop, kill and fill it."""
-    directory = Path(tempfile.mkdtemp(prefix="ns-"))
-    server = RedisServer(directory)
-    try:
-        server.start()
+    with running(RedisServer) as server:
         yield server
-    finally:
-        server.kill()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture

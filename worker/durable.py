@@ -62,13 +62,14 @@ class DurableJournal:
     async def append(self, counters: dict[str, int], lines: list[tuple[str, Json]], money: Money = NO_MONEY) -> None:
         """Appends lines of any type, after those that were noted. Raises as `JobStore.record`."""
         self._written += 1
-        noted, lines = len(self._noted), [*self._noted, *lines]
+        noted, self._noted = self._noted, []
+        lines = [*noted, *lines]
         try:
             flag = await self._store.record(self._job.id, self._token, self._written, counters, lines, money)
         except BudgetError as exc:
+            self._noted = [*noted, *self._noted]
             self._stats.add("budget_refusals_total", exc.refusal.scope.partition(":")[0])
             raise
-        del self._noted[:noted]
         self._pause = self._pause or flag == 2
         if flag == 1:
             self._on_cancel()

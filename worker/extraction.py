@@ -229,18 +229,15 @@ class Extraction:
                     if said_since and old.slot is None:
                         return None
                     kept = await self._memory.supersede(self._scope, old.id, text, importance=importance, **about)
-                    # what was said since stays current in its slot, and this stands in its history
-                    return {"op": "add", "id": kept.id} if said_since else _superseded(kept, old)
+                    if said_since:  # that stays current in its slot, and this stands in its history
+                        return {"op": "add", "id": kept.id}
+                    return {"op": "supersede", "id": kept.id, "superseded": old.id}
                 case Noop(memory):
                     old = await self._memory.get(self._scope, memory.id)
                     about |= {"kind": old.kind, "slot": old.slot}
                     return {"op": "noop", "id": (await self._memory.remember(old.scope, old.text, **about)).id}
         except MemoryNotFoundError:  # forgotten since it was shown
             return None
-
-
-def _superseded(kept: Memory, old: Memory) -> Json:
-    return {"op": "supersede", "id": kept.id, "superseded": old.id}
 
 
 def _fitting(found: Collection[Memory]) -> list[Memory]:

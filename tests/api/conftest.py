@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from jobs.moves import Attempt
 from jobs.queue import Claim, queue_names
 from jobs.store import JobStore
 from tests.memory.embedded_server import EmbeddedServer
+from tests.servers import running
 
 ADMIN = "ns_admin-key-of-the-tests"
 ECHO = Published("echo", "v1", {"name": "echo", "pool": "default", "budget": Budget().to_json(), "tools": []})
@@ -54,14 +53,8 @@ def settings(redis_url: str, tmp_path: Path) -> Settings:
 @pytest.fixture(scope="session")
 def embedded_server() -> Iterator[EmbeddedServer]:
     """One process for all tests: keep to users of your own."""
-    directory = Path(tempfile.mkdtemp(prefix="ns-memory-"))
-    server = EmbeddedServer(directory)
-    try:
-        server.start()
+    with running(EmbeddedServer) as server:
         yield server
-    finally:
-        server.kill()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture

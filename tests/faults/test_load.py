@@ -186,6 +186,7 @@ async def test_many_readers_and_submits(
     assert not load.faults, "\n".join(load.faults[:20])
     assert len(load.ids) == len(load.took) == int(rate * seconds)
     assert load.most_open >= readers * 0.9
+    assert load.streams >= readers
     assert max(watched.connections) <= MOST_CONNECTIONS
     if seconds > 60:
         assert watched.growth <= FLAT

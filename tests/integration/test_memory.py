@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from memory.longterm import LongTermMemory
 from memory.scope import Scope
 from tests.integration.harness import TENANT, Platform, WorkerProcess, eventually, says, script
 from tests.memory.embedded_server import EmbeddedServer
+from tests.servers import running
 
 AGENTS = Path(__file__).with_name("memory_agents.py")
 ADA = Scope(TENANT, "ada")
@@ -26,14 +25,8 @@ ADA = Scope(TENANT, "ada")
 
 @pytest.fixture
 def qdrant() -> Iterator[EmbeddedServer]:
-    directory = Path(tempfile.mkdtemp(prefix="ns-memory-"))
-    server = EmbeddedServer(directory)
-    try:
-        server.start()
+    with running(EmbeddedServer) as server:
         yield server
-    finally:
-        server.kill()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from qdrant_client import AsyncQdrantClient
@@ -17,6 +14,7 @@ from memory.client import connect
 from memory.longterm import LongTermMemory
 from memory.scope import Scope
 from tests.memory.embedded_server import EmbeddedServer
+from tests.servers import running
 
 SERVER_URL = os.environ.get("QDRANT_TEST_URL")
 
@@ -38,14 +36,8 @@ class Clock:
 @pytest.fixture(scope="session")
 def embedded_server() -> Iterator[EmbeddedServer]:
     """One process for all tests; each uses a collection of its own."""
-    directory = Path(tempfile.mkdtemp(prefix="ns-memory-"))
-    server = EmbeddedServer(directory)
-    try:
-        server.start()
+    with running(EmbeddedServer) as server:
         yield server
-    finally:
-        server.kill()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(params=["local", "embedded", "server"])

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from jobs.settings import MemorySettings, SettingsError, load
-from memory.errors import NoMemoryError
+from memory.errors import MemoryUnavailableError, NoMemoryError
 from memory.scope import Scope
 from memory.setup import LazyMemory, make_memory
+from memory.store import COLLECTION
+from tests.memory.embedded_server import EmbeddedServer
 
 ROOT = Path(__file__).parents[2]
 QDRANT = {"QDRANT_URL": "http://127.0.0.1:6333"}
@@ -136,3 +138,22 @@ def test_nothing_is_imported_for_it_before_it_is_made():
     heavy = "{'qdrant_client', 'qdrant_edge', 'numpy'}"
     code = f"import sys, memory.setup, api.app, worker.runtime, cli.main; sys.exit(bool({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+async def test_a_qdrant_that_lost_its_data_is_opened_anew(
+    monkeypatch: pytest.MonkeyPatch, embedded_server: EmbeddedServer
+) -> None:
+    lazy = LazyMemory(
+        given(monkeypatch, {"QDRANT_URL": embedded_server.url, "QDRANT_API_KEY": embedded_server.api_key})
+    )
+    ada = Scope("lost", "ada")
+    await (await lazy.get()).remember(ada, "Likes tea.")
+    assert await lazy.get() is await lazy.get()
+    qdrant = embedded_server.client()
+    await qdrant.delete_collection(COLLECTION)
+    await qdrant.close()
+    with pytest.raises(MemoryUnavailableError):
+        await (await lazy.get()).browse(ada)
+    assert await (await lazy.get()).browse(ada) == []
+    assert (await (await lazy.get()).remember(ada, "Likes tea.")).text == "Likes tea."
+    await lazy.aclose()

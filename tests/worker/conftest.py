@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from jobs.records import Job, JobSpec, Service
 from jobs.stats import Stats
 from jobs.store import JobStore
 from tests.memory.embedded_server import EmbeddedServer
+from tests.servers import running
 from worker.durable import DurableJournal, LiveText
 from worker.executor import Attempted, Executor
 from worker.reaper import Reaper
@@ -139,14 +138,8 @@ class Bench:
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[EmbeddedServer]:
     """The embedded long-term memory, for all tests; each has users of its own."""
-    directory = Path(tempfile.mkdtemp(prefix="ns-memory-"))
-    server = EmbeddedServer(directory)
-    try:
-        server.start()
+    with running(EmbeddedServer) as server:
         yield server
-    finally:
-        server.kill()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture

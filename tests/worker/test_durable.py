@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import redis
 
 from agent_core.entries import ModelCompleted, ModelFailed, ModelStarted, ToolCompleted, ToolRequested
-from agent_core.errors import StaleAttemptError
+from agent_core.errors import BudgetError, StaleAttemptError
 from agent_core.redaction import Redactor
 from agent_core.state import State, commit
+from agent_core.types import Budget
 from jobs import actions, keys
 from jobs.link import connect
 from jobs.queue import Claim
@@ -81,6 +83,17 @@ async def test_a_write_that_comes_twice_counts_once(bench: Bench, attempt: Attem
     await again.record(STARTED)
     assert (await bench.job(attempt.job.id)).counters["reserved"] == 900
     assert (await bench.types(attempt.job.id)).count("model.started") == 1
+
+
+async def test_what_is_noted_goes_with_the_next_write_that_is_taken(bench: Bench):
+    await bench.submit(budget=Budget(usd="0.001"))
+    attempt = Attempt(bench, await bench.claim())
+    attempt.journal.note("memory.recalled", {"memories": []})
+    assert "memory.recalled" not in await bench.types(attempt.job.id)
+    with pytest.raises(BudgetError):
+        await attempt.journal.record(replace(STARTED, reserved=2000))
+    await asyncio.gather(attempt.journal.record(STARTED), attempt.journal.record(COMPLETED))
+    assert (await bench.types(attempt.job.id))[2:] == ["memory.recalled", "model.started", "model.completed"]
 
 
 async def test_another_attempts_token_is_refused(bench: Bench, attempt: Attempt):
